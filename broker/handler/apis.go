@@ -1,0 +1,50 @@
+package handler
+
+import (
+	"context"
+
+	"github.com/gregor-broker/gregor/protocol"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// API is one row of the table of what this broker serves.
+type API struct {
+	Key int16
+	// Min and Max are the lowest and highest version served. A version in
+	// this range is a promise: everything it can ask for is answered.
+	Min, Max int16
+	handle   Func
+}
+
+// Func answers one request. A Kafka error code belongs into the response; an
+// error returned here closes the connection, because the request could not be
+// answered at all. A nil response with a nil error means that the client
+// expects none (Produce with acks=0).
+type Func func(b *Broker, r *Request) (kmsg.Response, error)
+
+// Request is one decoded request with what the handlers need to know about
+// where it came from.
+type Request struct {
+	Header protocol.Header
+	// Body aliases the connection's frame buffer: byte slices in it are
+	// valid until the handler returns and must be copied to be kept.
+	Body kmsg.Request
+	Conn *ConnInfo
+	// Ctx ends when the connection or the broker closes.
+	Ctx context.Context
+}
+
+// ConnInfo describes the client's end of a connection.
+type ConnInfo struct {
+	// Listener is the name of the listener that accepted the connection,
+	// e.g. "PLAINTEXT". Metadata answers with this listener's endpoints.
+	Listener   string
+	RemoteHost string
+	// Principal is "User:ANONYMOUS" where nobody authenticated.
+	Principal string
+	// SoftwareName and SoftwareVersion are what ApiVersions v3 told (KIP-511).
+	SoftwareName, SoftwareVersion string
+}
+
+// apis is THE table: what is not listed here is not served.
+var apis = []API{}

@@ -46,5 +46,12 @@ type ConnInfo struct {
 	SoftwareName, SoftwareVersion string
 }
 
-// apis is THE table: what is not listed here is not served.
-var apis = []API{}
+// apis is THE table: what is not listed here is not served, and ApiVersions
+// advertises exactly these rows. Keep it sorted by key. It is a function
+// because the ApiVersions handler reads the table that lists it; New calls it
+// once.
+func apis() []API {
+	return []API{
+		{Key: 18, Min: 0, Max: 4, handle: apiVersions},
+	}
+}

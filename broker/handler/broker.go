@@ -1,8 +1,82 @@
 package handler
 
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
 // Broker is what the handlers share: the view of the cluster, the partitions
-// of this broker, its configuration and clock.
+// of this broker, its configuration and clock. It is filled by whoever wires
+// the process, completed by New and immutable from then on.
 type Broker struct {
-	// NodeID is this broker's id in the cluster.
-	NodeID int32
+	// NodeID is this broker's id in the cluster, Rack its failure zone (may be
+	// empty).
+	NodeID    int32
+	ClusterID string
+	Rack      string
+
+	Now func() time.Time
+	Log zerolog.Logger
+
+	// Features are the cluster features ApiVersions tells clients of
+	// (KIP-584). A feature is listed when everything it promises works.
+	Features []Feature
+	// FeaturesEpoch is the metadata revision at which the finalized levels
+	// were read; nil means 0.
+	FeaturesEpoch func() int64
+
+	apis    map[int16]*API
+	apiKeys []kmsg.ApiVersionsResponseApiKey
 }
+
+// Feature is one versioned feature of the cluster (KIP-584): the range of
+// levels this broker supports and the finalized level, 0 for none.
+type Feature struct {
+	Name      string
+	Min, Max  int16
+	Finalized int16
+}
+
+// DefaultFeatures is what is true of this broker by itself. metadata.version
+// 30 is Apache Kafka 4.3's; clients read from it which admin calls exist.
+func DefaultFeatures() []Feature {
+	return []Feature{{Name: "metadata.version", Min: 7, Max: 30, Finalized: 30}}
+}
+
+// New checks that everything the handlers need is there and completes b.
+func New(b Broker) (*Broker, error) {
+	if b.Now == nil {
+		return nil, errors.New("handler: Now is missing")
+	}
+	if b.Features == nil {
+		b.Features = DefaultFeatures()
+	}
+	rows := apis()
+	slices.SortFunc(rows, func(x, y API) int { return int(x.Key) - int(y.Key) })
+	b.apis = make(map[int16]*API, len(rows))
+	for i := range rows {
+		a := &rows[i]
+		if b.apis[a.Key] != nil {
+			return nil, fmt.Errorf("handler: two rows for API key %d", a.Key)
+		}
+		b.apis[a.Key] = a
+		k := kmsg.NewApiVersionsResponseApiKey()
+		k.ApiKey, k.MinVersion, k.MaxVersion = a.Key, a.Min, a.Max
+		b.apiKeys = append(b.apiKeys, k)
+	}
+	return &b, nil
+}
+
+// API returns the row of an API key, nil when the key is not served.
+func (b *Broker) API(key int16) *API { return b.apis[key] }
+
+// Serves reports whether the row covers the version.
+func (a *API) Serves(version int16) bool { return version >= a.Min && version <= a.Max }
+
+// Handle answers one request of this row's key; see Func.
+func (a *API) Handle(b *Broker, r *Request) (kmsg.Response, error) { return a.handle(b, r) }

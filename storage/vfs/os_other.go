@@ -1,0 +1,7 @@
+//go:build unix && !linux
+
+package vfs
+
+import "golang.org/x/sys/unix"
+
+func syncFile(fd uintptr) error { return unix.Fsync(int(fd)) }

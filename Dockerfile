@@ -1,0 +1,27 @@
+# A static binary on an empty base. The environment takes KAFKA_... variables
+# as the apache/kafka image does, and no arguments are needed.
+FROM golang:1.26 AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+ARG VERSION=devel
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /gregor ./cmd/gregor \
+    && mkdir -p /rootfs/var/lib/kafka/data /rootfs/etc /rootfs/tmp \
+    && chmod 1777 /rootfs/tmp \
+    && echo 'appuser:x:1000:1000::/:/gregor' > /rootfs/etc/passwd \
+    && chown -R 1000:1000 /rootfs/var/lib/kafka
+
+FROM scratch
+COPY --from=build /rootfs /
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=build /gregor /gregor
+USER 1000:1000
+ENV KAFKA_LOG_DIRS=/var/lib/kafka/data \
+    KAFKA_HTTP_ADDRESS=0.0.0.0:9644
+EXPOSE 9092 9644
+VOLUME /var/lib/kafka/data
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=2s --timeout=2s --retries=30 CMD ["/gregor", "health"]
+ENTRYPOINT ["/gregor"]
+CMD ["start"]

@@ -1,0 +1,63 @@
+# gregor: everything a developer runs. Only Go is needed for run, build, test,
+# lint and fuzz; compat also uses what clients it finds on the machine.
+
+GO       ?= go
+FUZZTIME ?= 5s
+PKGS     ?= ./...
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+# The linter and its hundreds of modules live in a module of their own.
+LINT     := $(GO) tool -modfile=tools/go.mod golangci-lint
+
+.PHONY: run build test race lint fmt fuzz bench compat up down clean
+
+## run: build gregor and start it on port 9092 with its data in ./data
+run: build
+	./bin/gregor start
+
+## build: the static binary in ./bin
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/gregor ./cmd/gregor
+
+## test: all tests of the broker; needs nothing but Go
+test:
+	$(GO) vet $(PKGS)
+	$(GO) test -timeout 20m $(PKGS)
+
+## race: the same under the race detector
+race:
+	$(GO) test -race -timeout 40m $(PKGS)
+
+## lint: golangci-lint with the rules of .golangci.yml, formatting included
+lint:
+	$(LINT) run $(PKGS)
+	$(LINT) fmt --diff
+
+## fmt: format all Go files as lint wants them
+fmt:
+	$(LINT) fmt
+
+## fuzz: run every fuzz target for FUZZTIME
+fuzz:
+	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' ./internal/lint/fuzz-all
+
+## bench: measure gregor beside Apache Kafka and the machine's floor
+bench:
+	@test -d bench || { echo "bench/ does not exist in this tree"; exit 1; }
+	$(MAKE) -C bench bench
+
+## compat: real clients against gregor and against Apache Kafka
+compat: build
+	@test -d compat-tests || { echo "compat-tests/ does not exist in this tree"; exit 1; }
+	$(MAKE) -C compat-tests compat GREGOR=$(CURDIR)/bin/gregor
+
+## up: gregor in a container, on port 9092
+up:
+	docker compose up --build --detach --wait
+
+## down: stop the container; its data stays in the volume
+down:
+	docker compose down
+
+clean:
+	rm -rf bin

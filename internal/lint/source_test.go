@@ -88,16 +88,15 @@ func TestImpuritiesAreFound(t *testing.T) {
 
 var handlerFile = regexp.MustCompile(`^\d\d_[a-z0-9_]+\.go$`)
 
-// TestHandlerFilesSayWhatTheyServe wants every NN_name.go to open with a
-// comment that names the versions, directly after the package clause or above
-// it.
+// TestHandlerFilesSayWhatTheyServe wants the first comment of every NN_name.go
+// to name the versions, before any function.
 func TestHandlerFilesSayWhatTheyServe(t *testing.T) {
 	dir := filepath.Join(root(t), "broker", "handler")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	version := regexp.MustCompile(`\bv\d+`)
+	version := regexp.MustCompile(`(?i)\b(v|versions? )\d+`)
 	for _, e := range entries {
 		name := e.Name()
 		if !handlerFile.MatchString(name) || strings.HasSuffix(name, "_test.go") {
@@ -108,10 +107,18 @@ func TestHandlerFilesSayWhatTheyServe(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(file.Comments) == 0 || fset.Position(file.Comments[0].Pos()).Line > 4 || !version.MatchString(file.Comments[0].Text()) {
+		if len(file.Comments) == 0 || afterFunction(file) || !version.MatchString(file.Comments[0].Text()) {
 			t.Errorf("broker/handler/%s does not open with a comment that names its versions", name)
 		}
 	}
+}
+
+// afterFunction reports whether a function stands before the first comment.
+func afterFunction(file *ast.File) bool {
+	return slices.ContainsFunc(file.Decls, func(d ast.Decl) bool {
+		_, isFunc := d.(*ast.FuncDecl)
+		return isFunc && d.Pos() < file.Comments[0].Pos()
+	})
 }
 
 // forbidden is what no committed file may contain: paths of one machine,

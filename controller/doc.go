@@ -1,0 +1,16 @@
+// Package controller carries out what package metadata decides.
+//
+// Every node has one Controller. It owns two goroutines:
+//
+//   - the watch loop follows the store, applies whole revisions in order to
+//     the next image, tells the subscribers, and only then publishes the
+//     image. A gap or a compacted revision makes it list everything again.
+//   - the decision loop stands for election and, while this node is the
+//     elected controller, turns requests and the state of the brokers into
+//     transactions, one at a time. Each compares the create revision of the
+//     controller's key and the revision of every key it touches, so that a
+//     controller that was replaced without knowing can write nothing.
+//
+// A change is acknowledged when this node's subscribers have applied it: what
+// CreateTopics answered is usable at once.
+package controller

@@ -1,0 +1,2 @@
+// Package etcdembed runs an etcd server inside this process.
+package etcdembed

@@ -1,0 +1,2 @@
+// Package etcdstore keeps the metadata in etcd.
+package etcdstore

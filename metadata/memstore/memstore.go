@@ -1,0 +1,2 @@
+// Package memstore keeps the metadata of brokers in memory.
+package memstore

@@ -1,0 +1,37 @@
+// Package replication makes a log into a partition: who may append to it, what
+// of it is committed, and who waits for that.
+//
+// # The pieces
+//
+//	Manager      the partitions of this broker; applies metadata in order
+//	Partition    one log with its role (leader, follower), epoch and high watermark
+//	waiters.go   parked produces (ProduceWait), parked fetches (Watcher, Watch)
+//	isr.go watermark.go epoch.go
+//	             the rules of replication as pure functions: no clock, no lock
+//
+// # Goroutines and locks
+//
+// The package starts no goroutine. Requests run on their connections'
+// goroutines, metadata on the controller's, and whoever moves a watermark
+// wakes the waiters itself. Locks are taken in this order and never the other
+// way round:
+//
+//	Manager.mu       which partitions exist
+//	Partition.role   who leads, in which epoch; held shared across an append,
+//	                 so that an append never straddles a change of leadership
+//	(storage)        the log's own locks
+//	Partition.mu     high watermark, follower progress, waiters
+//	Watcher.mu, ProduceWait.mu
+//
+// Callbacks (HighWatermarkListener, the function of NotifyAt, the leadership
+// listeners) run while some of these locks are held: they must not block and
+// must not call back into the package. Store what was told and signal.
+//
+// # What is committed
+//
+// An offset below the high watermark is on every member of the maximal in-sync
+// set: the committed ISR united with a change that is in flight (KIP-497). The
+// watermark does not move while the committed ISR is smaller than
+// min.insync.replicas (KIP-966), never moves back within a leader's epoch, and
+// with one replica equals the log end after each append.
+package replication

@@ -1,0 +1,434 @@
+package replication
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/gregor-broker/gregor/storage"
+)
+
+// Partition is one replica of a partition on this broker: a log, the role it
+// plays, and those who wait for it. Methods may be called from any goroutine.
+type Partition struct {
+	topic    string
+	id       storage.TopicID
+	index    int32
+	internal bool // a topic of the brokers' own, not for clients to write
+	env      *environment
+
+	// role guards what metadata decides. It is held shared across appends and
+	// reads, so that none of them straddles a change of leadership or a
+	// truncation. state is replaced, never changed in place.
+	role  sync.RWMutex
+	state state
+
+	// mu guards what data moves. It is taken after role and held shortly: no
+	// I/O happens under it.
+	mu sync.Mutex
+	// logEnd is the highest log end reported by an append, stable the last
+	// stable offset as of the last push to a BoundLastStable watch (kept only
+	// while there is one).
+	logEnd, stable int64
+	// watermark is the high watermark. It never moves back while this broker
+	// leads.
+	watermark int64
+	// appended counts all bytes ever appended by this process.
+	appended  int64
+	followers []Replica
+	acks      acks
+	watches   *Watch
+	nStable   int // watches with BoundLastStable
+	listeners []*listener
+}
+
+// environment is what a partition needs from its manager.
+type environment struct {
+	nodeID int32
+	now    func() time.Time
+	// maxLagMs is replica.lag.time.max.ms.
+	maxLagMs int64
+	// brokerState is the registered epoch of a broker and whether it may be in
+	// an ISR: neither fenced nor shutting down.
+	brokerState func(id int32) (epoch int64, eligible bool)
+}
+
+// state is what metadata says about the partition, with the log that follows
+// from it.
+type state struct {
+	log *storage.Log // nil while offline is set for want of a log
+	// offline says why the replica cannot be used: its directory failed.
+	offline error
+	// gone is set once, when the replica was deleted or moved away.
+	gone error
+
+	leader         int32 // -1: none
+	leaderEpoch    int32
+	partitionEpoch int32
+	// epochStart is the log end when leaderEpoch began; only a leader's.
+	epochStart int64
+	replicas   []int32
+	isr        ISR
+	minISR     int32
+}
+
+// TopicPartition names the partition.
+func (p *Partition) TopicPartition() storage.TopicPartition {
+	return storage.TopicPartition{Topic: p.topic, Partition: p.index}
+}
+
+// Topic is the name of the topic.
+func (p *Partition) Topic() string { return p.topic }
+
+// TopicID is the id of the topic. A topic that was deleted and created again
+// has another id and other partitions.
+func (p *Partition) TopicID() storage.TopicID { return p.id }
+
+// Index is the number of the partition in its topic.
+func (p *Partition) Index() int32 { return p.index }
+
+// Gone is not nil once the replica was deleted or moved away. Its watches are
+// woken then and must be closed.
+func (p *Partition) Gone() error {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	return p.state.gone
+}
+
+// usable returns the log, whoever leads. The caller holds role.
+func (p *Partition) usable() (*storage.Log, error) {
+	switch s := &p.state; {
+	case s.gone != nil:
+		return nil, s.gone
+	case s.offline != nil:
+		return nil, fmt.Errorf("%w: %s: %w", kerr.KafkaStorageError, p.TopicPartition(), s.offline)
+	default:
+		return s.log, nil
+	}
+}
+
+// leads returns the log if this broker leads the partition. The caller holds
+// role.
+func (p *Partition) leads() (*storage.Log, error) {
+	log, err := p.usable()
+	if err == nil && !p.isLeader() {
+		err = kerr.NotLeaderForPartition
+	}
+	if err != nil {
+		return nil, err
+	}
+	return log, nil
+}
+
+func (p *Partition) isLeader() bool { return p.state.leader == p.env.nodeID }
+
+// AppendOptions goes with Append.
+type AppendOptions struct {
+	// Acks as in Produce: with -1 the append is refused with
+	// NOT_ENOUGH_REPLICAS while the ISR is too small.
+	Acks int16
+	// Version of the Produce request; decides which codecs are allowed.
+	Version int16
+	// Origin is storage.Client for a Produce request. Clients may not write to
+	// internal topics unless AllowInternal is set, coordinators may.
+	Origin        storage.Origin
+	AllowInternal bool
+	// LeaderEpoch, for a coordinator, is the epoch in which it took the
+	// partition over: its append is refused in any other. Zero value: see
+	// CheckLeaderEpoch.
+	LeaderEpoch int32
+	// CheckLeaderEpoch makes LeaderEpoch count.
+	CheckLeaderEpoch bool
+	// Now is the time of a log append timestamp; the zero time means now.
+	Now time.Time
+}
+
+// Append writes records, which are stamped in place, as leader. It does not
+// wait: what the result says is committed once the high watermark reaches
+// LastOffset+1, see ProduceWait and NotifyAt.
+//
+// Errors: NOT_LEADER_OR_FOLLOWER, NOT_ENOUGH_REPLICAS, INVALID_TOPIC_EXCEPTION
+// (internal topic), KAFKA_STORAGE_ERROR, and those of
+// storage.Log.AppendAsLeader.
+func (p *Partition) Append(records []byte, o AppendOptions) (storage.AppendResult, error) {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	log, err := p.leads()
+	if err != nil {
+		return storage.AppendResult{}, err
+	}
+	s := &p.state
+	switch {
+	case p.internal && o.Origin == storage.Client && !o.AllowInternal:
+		return storage.AppendResult{}, fmt.Errorf("%w: cannot append to internal topic %s", kerr.InvalidTopicException, p.topic)
+	case o.CheckLeaderEpoch && o.LeaderEpoch != s.leaderEpoch:
+		return storage.AppendResult{}, fmt.Errorf("%w: appended in epoch %d, now %d", kerr.NotLeaderForPartition, o.LeaderEpoch, s.leaderEpoch)
+	case o.Acks == -1 && s.isr.UnderMin(s.minISR, len(s.replicas)):
+		return storage.AppendResult{}, fmt.Errorf("%w: %d in sync, %d required", kerr.NotEnoughReplicas,
+			len(s.isr.Committed), EffectiveMinISR(s.minISR, len(s.replicas)))
+	}
+	res, err := log.AppendAsLeader(records, storage.AppendOptions{
+		LeaderEpoch: s.leaderEpoch, Origin: o.Origin, Version: o.Version, Now: o.Now,
+	})
+	if err != nil || res.Duplicate {
+		return res, err
+	}
+	p.mu.Lock()
+	p.logEnd = max(p.logEnd, res.LastOffset+1)
+	p.appended += int64(len(records))
+	p.advance()
+	p.mu.Unlock()
+	return res, nil
+}
+
+// advance recomputes the leader's high watermark and tells everybody whose
+// bound moved since the last call. The caller holds role, leads, and holds mu.
+func (p *Partition) advance() {
+	s := &p.state
+	mark := Watermark(Progress{
+		Leader: p.env.nodeID, LogEnd: p.logEnd, Current: p.watermark,
+		ISR: s.isr, Followers: p.followers, MinISR: s.minISR,
+		NowMs: p.nowForLag(), MaxLagMs: p.env.maxLagMs, Eligible: p.eligible,
+	})
+	p.moved(mark)
+}
+
+// nowForLag spares the clock where no follower's lag is asked for.
+func (p *Partition) nowForLag() int64 {
+	if len(p.followers) == 0 {
+		return 0
+	}
+	return p.env.now().UnixMilli()
+}
+
+func (p *Partition) eligible(id int32) bool {
+	_, ok := p.env.brokerState(id)
+	return ok
+}
+
+// moved sets the high watermark and tells everybody for whom something changed
+// since the last call. The caller holds role and mu.
+func (p *Partition) moved(mark int64) {
+	markMoved := mark != p.watermark
+	if markMoved {
+		p.watermark = mark
+		p.state.log.SetHighWatermark(mark)
+		p.acks.reached(mark, p.ackError())
+		for _, l := range p.listeners {
+			l.fn(mark)
+		}
+	}
+	p.push(markMoved)
+}
+
+// ackError is what a produce with acks=all is told when its records are
+// committed: with the ISR too small by then, they are less safe than asked for.
+func (p *Partition) ackError() error {
+	s := &p.state
+	if s.isr.UnderMin(s.minISR, len(s.replicas)) {
+		return kerr.NotEnoughReplicasAfterAppend
+	}
+	return nil
+}
+
+// push makes ready all watches whose bound moved. A watch is credited with all
+// bytes appended since its last full credit, which may be more than became
+// visible: a watch that stays behind the log end keeps the bytes for the next
+// push. One for which only the high watermark moved is made ready with none:
+// its next response carries the new one.
+func (p *Partition) push(markMoved bool) {
+	if p.watches == nil {
+		return
+	}
+	stableMoved := false
+	if p.nStable > 0 {
+		stable := p.state.log.LastStableOffset()
+		stableMoved, p.stable = stable != p.stable, stable
+	}
+	for n := p.watches; n != nil; n = n.next {
+		end, moved := p.watermark, markMoved
+		switch n.bound {
+		case BoundLastStable:
+			end, moved = p.stable, stableMoved
+		case BoundLogEnd:
+			end, moved = p.logEnd, n.credited != p.appended
+		}
+		bytes := p.appended - n.credited
+		switch {
+		case moved:
+			if end >= p.logEnd {
+				n.credited = p.appended
+			}
+			n.w.push(n, bytes, false)
+		case markMoved:
+			n.w.push(n, 0, false)
+		}
+	}
+}
+
+// watch links n. Its bound is not looked at: the watcher reads the partition
+// after this.
+func (p *Partition) watch(n *Watch) {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n.credited = p.appended
+	if n.bound == BoundLastStable {
+		if p.nStable == 0 && p.state.log != nil {
+			p.stable = p.state.log.LastStableOffset()
+		}
+		p.nStable++
+	}
+	n.next, n.linked = p.watches, true
+	if n.next != nil {
+		n.next.prev = n
+	}
+	p.watches = n
+}
+
+func (p *Partition) unwatch(n *Watch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !n.linked {
+		return
+	}
+	if n.prev == nil {
+		p.watches = n.next
+	} else {
+		n.prev.next = n.next
+	}
+	if n.next != nil {
+		n.next.prev = n.prev
+	}
+	n.prev, n.next, n.linked = nil, nil, false
+	if n.bound == BoundLastStable {
+		p.nStable--
+	}
+}
+
+// wakeAll makes every watch ready and wakes its watcher whatever it waits for.
+// The caller holds mu.
+func (p *Partition) wakeAll() {
+	for n := p.watches; n != nil; n = n.next {
+		n.w.push(n, 0, true)
+	}
+}
+
+// await links a, or fires it at once if it has an outcome already.
+func (p *Partition) await(a *ack) {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	_, err := p.leads()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err != nil:
+		a.fire(err)
+	case p.watermark >= a.offset:
+		a.fire(p.ackError())
+	default:
+		p.acks.add(a)
+	}
+}
+
+// giveUp fires a with err unless it was fired.
+func (p *Partition) giveUp(a *ack, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a.linked {
+		p.acks.remove(a)
+		a.fire(err)
+	}
+}
+
+// NotifyAt calls fn once, when the high watermark has reached offset (nil) or
+// never will under this leadership (as ProduceWait.Err). fn may be called
+// before NotifyAt returns; it must neither block nor call the partition. The
+// returned function makes fn be called with err at once unless it was called.
+func (p *Partition) NotifyAt(offset int64, fn func(err error)) (cancel func(err error)) {
+	a := &ack{p: p, offset: offset, notify: fn}
+	p.await(a)
+	return func(err error) { p.giveUp(a, err) }
+}
+
+type listener struct{ fn func(highWatermark int64) }
+
+// OnHighWatermark calls fn with each new high watermark, in order, until remove
+// is called. fn is first called with the present one. It must neither block nor
+// call the partition: store and signal.
+func (p *Partition) OnHighWatermark(fn func(highWatermark int64)) (remove func()) {
+	l := &listener{fn}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listeners = append(p.listeners, l)
+	fn(p.watermark)
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.listeners = slices.DeleteFunc(p.listeners, func(x *listener) bool { return x == l })
+	}
+}
+
+// Snapshot is the state of a partition at one moment.
+type Snapshot struct {
+	Leader                                                int32 // -1: none
+	LeaderEpoch, PartitionEpoch                           int32
+	IsLeader                                              bool
+	LogStart, HighWatermark, LastStable, LogEnd           int64
+	Replicas, ISR                                         []int32 // not to be changed
+	MinISR                                                int32
+	// Err is not nil when the replica cannot be used: KAFKA_STORAGE_ERROR or
+	// deleted. The offsets are Unknown then.
+	Err error
+}
+
+// Snapshot returns the partition's state and offsets. It takes no lock that an
+// append holds exclusively.
+func (p *Partition) Snapshot() Snapshot {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	s := &p.state
+	snap := Snapshot{
+		Leader: s.leader, LeaderEpoch: s.leaderEpoch, PartitionEpoch: s.partitionEpoch, IsLeader: p.isLeader(),
+		Replicas: s.replicas, ISR: s.isr.Committed, MinISR: s.minISR,
+		LogStart: Unknown, HighWatermark: Unknown, LastStable: Unknown, LogEnd: Unknown,
+	}
+	log, err := p.usable()
+	if err == nil {
+		err = log.Err()
+	}
+	if err != nil {
+		snap.Err = err
+		return snap
+	}
+	// From the smallest to the largest, so that a snapshot taken beside an
+	// append keeps their order.
+	snap.LogStart = log.LogStartOffset()
+	snap.LastStable = log.LastStableOffset()
+	snap.HighWatermark = max(p.highWatermark(), snap.LastStable)
+	snap.LogEnd = max(log.LogEndOffset(), snap.HighWatermark)
+	return snap
+}
+
+func (p *Partition) highWatermark() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.watermark
+}
+
+// LeaderEpoch is the epoch of the leader in the metadata applied last.
+func (p *Partition) LeaderEpoch() int32 {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	return p.state.leaderEpoch
+}
+
+// CheckLeaderEpoch compares the epoch a client knows (-1: none) with the
+// partition's (KIP-320).
+func (p *Partition) CheckLeaderEpoch(epoch int32) error {
+	return CheckEpoch(epoch, p.LeaderEpoch())
+}

@@ -1,0 +1,140 @@
+package replication
+
+import (
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/gregor-broker/gregor/storage"
+)
+
+// assignment is what metadata says about a partition.
+type assignment struct {
+	leader         int32
+	leaderEpoch    int32
+	partitionEpoch int32
+	replicas       []int32
+	isr            []int32
+}
+
+// newPartition makes the replica that follows from a log; it leads and follows
+// nobody before assign. log is nil when offline tells why there is none.
+func newPartition(env *environment, topic string, id storage.TopicID, index int32, internal bool, log *storage.Log, offline error) *Partition {
+	p := &Partition{topic: topic, id: id, index: index, internal: internal, env: env}
+	p.state = state{log: log, offline: offline, leader: -1, leaderEpoch: NoEpoch, partitionEpoch: -1}
+	if log != nil {
+		p.logEnd, p.watermark = log.LogEndOffset(), log.HighWatermark()
+	}
+	return p
+}
+
+// assign makes the partition what metadata says. It reports whether this
+// broker began or ceased to lead, or leads in a new epoch. Metadata comes in
+// order: an assignment older than the present one is a replay and is ignored.
+//
+// No append is under way while it runs. A new leader notes the start of its
+// epoch in the log at once, even before the first record, so that followers can
+// be told where the epoch before ended.
+func (p *Partition) assign(a assignment) (changed bool, err error) {
+	p.role.Lock()
+	defer p.role.Unlock()
+	s := &p.state
+	if s.gone != nil || a.partitionEpoch < s.partitionEpoch {
+		return false, nil
+	}
+	wasLeader, oldEpoch := p.isLeader(), s.leaderEpoch
+	s.leader, s.leaderEpoch, s.partitionEpoch = a.leader, a.leaderEpoch, a.partitionEpoch
+	s.replicas, s.isr = a.replicas, ISR{Committed: a.isr}
+	newEpoch := s.leaderEpoch != oldEpoch
+	changed = p.isLeader() != wasLeader || p.isLeader() && newEpoch
+	if s.offline != nil {
+		return changed, nil
+	}
+	if p.isLeader() && changed {
+		s.epochStart = s.log.LogEndOffset()
+		if err := s.log.AssignEpoch(s.leaderEpoch, s.epochStart); err != nil {
+			s.offline = err
+			p.fail(kerr.KafkaStorageError)
+			return changed, err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.isLeader() {
+		p.lead(changed)
+	} else {
+		p.followers = nil
+		p.acks.failAll(kerr.NotLeaderForPartition)
+	}
+	if newEpoch || changed {
+		p.wakeAll() // readers that name the old epoch must hear of the new one
+	}
+	return changed, nil
+}
+
+// lead sets up what a leader knows of its followers and moves the watermark as
+// far as the new assignment allows. The caller holds role exclusively, and mu.
+func (p *Partition) lead(newLeadership bool) {
+	s := &p.state
+	p.logEnd = s.log.LogEndOffset()
+	known := p.followers
+	p.followers = nil
+	for _, id := range s.replicas {
+		if id == p.env.nodeID {
+			continue
+		}
+		i := slices.IndexFunc(known, func(r Replica) bool { return r.ID == id })
+		if i >= 0 && !newLeadership {
+			p.followers = append(p.followers, known[i])
+			continue
+		}
+		p.followers = append(p.followers, NewReplica(id, slices.Contains(s.isr.Committed, id), p.env.now().UnixMilli()))
+	}
+	p.advance()
+}
+
+// setMinISR takes over min.insync.replicas, which may free the watermark.
+func (p *Partition) setMinISR(minISR int32) {
+	p.role.Lock()
+	defer p.role.Unlock()
+	p.state.minISR = minISR
+	if _, err := p.leads(); err != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.advance()
+}
+
+// setConfig gives the log its configuration, if there is a log.
+func (p *Partition) setConfig(cfg storage.LogConfig) {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	if log, err := p.usable(); err == nil {
+		log.SetConfig(cfg)
+	}
+}
+
+// retire ends the replica: it was deleted or moved away. When it returns no
+// append or read is under way and none will begin. Whoever waits is told why.
+func (p *Partition) retire(why error) {
+	p.role.Lock()
+	defer p.role.Unlock()
+	p.state.gone = why
+	p.fail(why)
+}
+
+// fail tells everybody who waits. The caller holds role.
+func (p *Partition) fail(why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.acks.failAll(why)
+	p.wakeAll()
+}
+
+// diskFailed tells everybody who waits that the log's directory went offline.
+func (p *Partition) diskFailed() {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	p.fail(kerr.KafkaStorageError)
+}

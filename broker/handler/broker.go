@@ -1,11 +1,16 @@
 package handler
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/gregor-broker/gregor/config"
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/replication"
+	"github.com/gregor-broker/gregor/storage"
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -20,6 +25,13 @@ type Broker struct {
 	ClusterID string
 	Rack      string
 
+	// Cluster is the metadata and the way to change it, Partitions what of it
+	// lives on this broker, Logs where that is stored.
+	Cluster    Cluster
+	Partitions *replication.Manager
+	Logs       Logs
+	Config     *config.Values
+
 	Now func() time.Time
 	Log zerolog.Logger
 
@@ -32,6 +44,32 @@ type Broker struct {
 
 	apis    map[int16]*API
 	apiKeys []kmsg.ApiVersionsResponseApiKey
+
+}
+
+// Cluster is the view of the cluster and what changes it. *controller.Controller
+// is one. A change that was answered without an error was applied on this
+// broker when the call returned.
+type Cluster interface {
+	// Image is the metadata as of the last revision that was applied here. It
+	// is immutable; one request looks at one image.
+	Image() *metadata.Image
+	// BrokerEpoch is the epoch of this broker's registration.
+	BrokerEpoch() int64
+	CreateTopics(ctx context.Context, topics []metadata.NewTopic, validateOnly bool) []metadata.TopicResult
+	DeleteTopics(ctx context.Context, topics []metadata.TopicRef) []metadata.TopicResult
+	CreatePartitions(ctx context.Context, topics []metadata.NewPartitions, validateOnly bool) []metadata.TopicResult
+	AlterConfigs(ctx context.Context, alterations []metadata.ConfigAlteration, validateOnly bool) []metadata.ConfigResult
+	// AllocateProducerIDs reserves count producer ids from first on.
+	AllocateProducerIDs(ctx context.Context) (first int64, count int32, err error)
+}
+
+// Logs is what lies in the log directories of this broker. *storage.Manager is
+// one.
+type Logs interface {
+	Logs() []*storage.Log
+	Log(tp storage.TopicPartition) *storage.Log
+	Dirs() []storage.DirInfo
 }
 
 // Feature is one versioned feature of the cluster (KIP-584): the range of
@@ -50,7 +88,16 @@ func DefaultFeatures() []Feature {
 
 // New checks that everything the handlers need is there and completes b.
 func New(b Broker) (*Broker, error) {
-	if b.Now == nil {
+	switch {
+	case b.Cluster == nil:
+		return nil, errors.New("handler: Cluster is missing")
+	case b.Partitions == nil:
+		return nil, errors.New("handler: Partitions is missing")
+	case b.Logs == nil:
+		return nil, errors.New("handler: Logs is missing")
+	case b.Config == nil:
+		return nil, errors.New("handler: Config is missing")
+	case b.Now == nil:
 		return nil, errors.New("handler: Now is missing")
 	}
 	if b.Features == nil {

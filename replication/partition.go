@@ -375,12 +375,12 @@ func (p *Partition) OnHighWatermark(fn func(highWatermark int64)) (remove func()
 
 // Snapshot is the state of a partition at one moment.
 type Snapshot struct {
-	Leader                                                int32 // -1: none
-	LeaderEpoch, PartitionEpoch                           int32
-	IsLeader                                              bool
-	LogStart, HighWatermark, LastStable, LogEnd           int64
-	Replicas, ISR                                         []int32 // not to be changed
-	MinISR                                                int32
+	Leader                                      int32 // -1: none
+	LeaderEpoch, PartitionEpoch                 int32
+	IsLeader                                    bool
+	LogStart, HighWatermark, LastStable, LogEnd int64
+	Replicas, ISR                               []int32 // not to be changed
+	MinISR                                      int32
 	// Err is not nil when the replica cannot be used: KAFKA_STORAGE_ERROR or
 	// deleted. The offsets are Unknown then.
 	Err error

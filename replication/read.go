@@ -37,7 +37,7 @@ type ReadOptions struct {
 // ReadResult answers a Read. On error only the offsets may be set.
 type ReadResult struct {
 	// Slice holds the batches, possibly none. The reader must Release it.
-	Slice                                              storage.Slice
+	Slice                                                         storage.Slice
 	HighWatermark, LastStableOffset, LogStartOffset, LogEndOffset int64
 	// Aborted lists the aborted transactions in the slice for a read_committed
 	// reader; nil for others.

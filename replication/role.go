@@ -117,11 +117,36 @@ func (p *Partition) setConfig(cfg storage.LogConfig) {
 
 // retire ends the replica: it was deleted or moved away. When it returns no
 // append or read is under way and none will begin. Whoever waits is told why.
-func (p *Partition) retire(why error) {
+// It reports whether this broker led the partition.
+func (p *Partition) retire(why error) (led bool) {
 	p.role.Lock()
 	defer p.role.Unlock()
 	p.state.gone = why
 	p.fail(why)
+	return p.isLeader()
+}
+
+// reconsider lets a leader recompute its watermark after a broker was fenced or
+// unfenced.
+func (p *Partition) reconsider() {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	if _, err := p.leads(); err != nil || len(p.state.replicas) == 1 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.advance()
+}
+
+// dir is the log directory of the replica, "" if it has none.
+func (p *Partition) dir() string {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	if p.state.log == nil {
+		return ""
+	}
+	return p.state.log.Dir()
 }
 
 // fail tells everybody who waits. The caller holds role.

@@ -79,6 +79,11 @@ func (m *Manager) CreateLog(tp TopicPartition, id TopicID, cfg LogConfig) (*Log,
 // read before stay good.
 func (m *Manager) DeleteLog(tp TopicPartition) error { return nil }
 
+// StrayLog takes a log out of service and renames its directory to
+// <topic>-<partition>.<unique>-stray, where it stays: metadata does not know the log, and what to do with the data is an
+// operator's decision. Later starts do not load it.
+func (m *Manager) StrayLog(tp TopicPartition) error { return nil }
+
 // Dirs describes the log directories.
 func (m *Manager) Dirs() []DirInfo { return nil }
 

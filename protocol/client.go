@@ -54,7 +54,7 @@ func ReadResponse(frame []byte, r kmsg.Response) (correlationID int32, err error
 	correlationID = int32(binary.BigEndian.Uint32(frame))
 	s := scanner{body: frame, at: 4, budget: scanBudget(len(frame))}
 	if r.IsFlexible() && r.Key() != apiVersionsKey {
-		s.tags(nil, r.GetVersion())
+		s.tags(nil)
 	}
 	if s.fault != "" {
 		return correlationID, fmt.Errorf("protocol: response header: %s", s.fault)

@@ -1,10 +1,6 @@
 package protocol
 
-import (
-	"encoding/binary"
-	"strings"
-	"unicode/utf8"
-)
+import "encoding/binary"
 
 // Header is a Kafka request header, v0 to v2. Of the tagged fields that v2
 // brings, Kafka has defined none; they are checked and skipped.
@@ -43,7 +39,7 @@ func ReadHeader(frame []byte) (h Header, body []byte, err error) {
 		s.readClientID(&h)
 	}
 	if headerVersion >= 2 {
-		s.tags(nil, h.Version)
+		s.tags(nil)
 	}
 	if s.fault != "" {
 		return h, nil, s.error(h.Key, h.Version)
@@ -64,17 +60,7 @@ func (s *scanner) readClientID(h *Header) {
 		s.fail("string is longer than what is left")
 	default:
 		h.HasClientID = true
-		h.ClientID = javaString(s.body[s.at : s.at+int(n)])
+		h.ClientID = validString(string(s.body[s.at : s.at+int(n)]))
 		s.at += int(n)
 	}
-}
-
-// javaString copies bytes into a string as a Java broker reads them: what is
-// not UTF-8 becomes U+FFFD instead of an error.
-func javaString(b []byte) string {
-	s := string(b)
-	if utf8.ValidString(s) {
-		return s
-	}
-	return strings.ToValidUTF8(s, "\uFFFD")
 }

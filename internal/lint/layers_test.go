@@ -19,11 +19,13 @@ const module = "github.com/gregor-broker/gregor"
 // of others' what its row names. Whoever needs an interface declares it, and
 // upward news is a callback that never blocks.
 var layers = map[string]layer{
-	"protocol":    {third: []string{kmsg, kerr, klauspost, lz4}},
-	"storage/vfs": {third: []string{xsys}},
-	"config":      {},
-	"config/...":  {ours: []string{"config", "config/..."}},
-	"metadata":    {third: []string{kerr}},
+	"protocol": {third: []string{kmsg, kerr, klauspost, lz4}},
+	// The program that writes protocol/schema_gen.go.
+	"protocol/internal/gen": {},
+	"storage/vfs":           {third: []string{xsys}},
+	"config":                {},
+	"config/...":            {ours: []string{"config", "config/..."}},
+	"metadata":              {third: []string{kerr}},
 	"metadata/storetest": {
 		ours: []string{"metadata"}, third: []string{goleak, rapid},
 	},

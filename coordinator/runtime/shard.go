@@ -1,0 +1,97 @@
+package runtime
+
+import "time"
+
+// Record is one record of a coordinator's topic. A nil Value is a tombstone.
+type Record struct {
+	Key, Value []byte
+}
+
+// Producer is the transactional producer on whose behalf records are written
+// (TxnOffsetCommit, KIP-98): they take effect when its transaction commits.
+type Producer struct {
+	ID    int64
+	Epoch int16
+}
+
+// Marker ends the transaction of a producer on this partition.
+type Marker struct {
+	Producer         Producer
+	Commit           bool
+	CoordinatorEpoch int32
+}
+
+// Ticket names a caller who waits for a reply.
+type Ticket uint64
+
+// Reply answers the caller who holds the ticket. With Err set the caller gets
+// that instead of the response.
+type Reply struct {
+	Ticket   Ticket
+	Response any
+	Err      error
+}
+
+// Timer sets the timer of the given key to go off at At, replacing one that is
+// set already. A zero At cancels it.
+type Timer struct {
+	Key string
+	At  time.Time
+}
+
+// Result is what a handler wants to happen.
+type Result struct {
+	// Records are appended atomically, in this order.
+	Records []Record
+	// Producer is set if Records belong to its transaction.
+	Producer *Producer
+	// Marker is written instead of Records.
+	Marker *Marker
+	// Replies leave after Records are committed. A handler may answer its own
+	// caller, others that were parked before, or nobody yet.
+	Replies []Reply
+	Timers  []Timer
+}
+
+// Shard is the state of one partition of a coordinator's topic. All methods
+// are called by one goroutine; none may block or read a clock.
+type Shard interface {
+	// Replay applies a record that is in the log, or is about to be. The
+	// record's bytes are only valid during the call. An error is corruption: it
+	// stops the shard.
+	Replay(offset int64, producer *Producer, r Record) error
+	// ReplayMarker applies the end of a producer's transaction.
+	ReplayMarker(offset int64, m Marker) error
+	// Loaded is called when the log has been replayed, before the first
+	// request, to set timers and to write what a change of leaders asks for.
+	Loaded(now time.Time) Result
+	// Timeout is called when a timer went off.
+	Timeout(now time.Time, key string) Result
+}
+
+// PartitionLog is the replicated log under a shard, as the leader sees it.
+type PartitionLog interface {
+	// Append writes one batch and returns the offset of its first record. It
+	// returns before the batch is committed. It refuses a batch whose leader
+	// epoch is not the partition's, so that a shard which has not yet heard of
+	// its successor cannot write behind its back.
+	Append(b Batch) (firstOffset int64, err error)
+	// Read appends whole batches from the offset on to buf: at least one, and
+	// at most about maxBytes; none at the end of the log.
+	Read(offset int64, maxBytes int, buf []byte) ([]byte, error)
+	// Bounds returns the log start offset, the high watermark, and the log end
+	// offset.
+	Bounds() (start, highWatermark, end int64)
+	// OnHighWatermark has fn called whenever the high watermark moved, until
+	// stop is called. fn does not block.
+	OnHighWatermark(fn func(highWatermark int64)) (stop func())
+}
+
+// Batch is what is appended at once.
+type Batch struct {
+	LeaderEpoch int32
+	Timestamp   time.Time
+	Records     []Record
+	Producer    *Producer
+	Marker      *Marker
+}

@@ -43,6 +43,7 @@ type Partition struct {
 	watches   *Watch
 	nStable   int // watches with BoundLastStable
 	listeners []*listener
+	lows      []*LowWatermarkWait
 }
 
 // environment is what a partition needs from its manager.

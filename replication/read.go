@@ -145,6 +145,7 @@ func (p *Partition) progressed(o ReadOptions, logEnd int64) error {
 	}
 	p.followers[i] = p.followers[i].Fetched(o.Offset, o.LogStart, logEnd, p.state.leaderEpoch, o.BrokerEpoch, p.env.now().UnixMilli())
 	p.advance()
+	p.lowMoved()
 	return nil
 }
 
@@ -278,53 +279,6 @@ func (p *Partition) ActiveProducers() ([]storage.ProducerState, error) {
 		return nil, err
 	}
 	return log.ActiveProducers(), nil
-}
-
-// DeleteToHighWatermark asks DeleteRecords to delete all that is committed.
-const DeleteToHighWatermark = -1
-
-// DeleteRecords makes the records below before unreadable and returns the low
-// watermark: the smallest log start of the replicas, which reaches before once
-// all of them followed.
-//
-// Errors: OFFSET_OUT_OF_RANGE (negative or above the high watermark),
-// POLICY_VIOLATION (a topic that is only compacted), INVALID_TOPIC_EXCEPTION
-// (internal), NOT_LEADER_OR_FOLLOWER, KAFKA_STORAGE_ERROR.
-func (p *Partition) DeleteRecords(before int64) (lowWatermark int64, err error) {
-	if p.internal {
-		return Unknown, fmt.Errorf("%w: cannot delete records of internal topic %s", kerr.InvalidTopicException, p.topic)
-	}
-	p.role.RLock()
-	defer p.role.RUnlock()
-	log, err := p.leads()
-	if err != nil {
-		return Unknown, err
-	}
-	if cfg := log.Config(); cfg.Compact && !cfg.Delete {
-		return Unknown, fmt.Errorf("%w: the cleanup policy of %s does not delete", kerr.PolicyViolation, p.TopicPartition())
-	}
-	mark := p.highWatermark()
-	if before == DeleteToHighWatermark {
-		before = mark
-	}
-	if before < 0 || before > mark {
-		return Unknown, fmt.Errorf("%w: %d, the high watermark is %d", kerr.OffsetOutOfRange, before, mark)
-	}
-	if err := log.SetLogStartOffset(before); err != nil {
-		return Unknown, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for n := p.watches; n != nil; n = n.next {
-		n.w.push(n, 0, false) // the next response carries the new log start
-	}
-	low := log.LogStartOffset()
-	for _, r := range p.followers {
-		if p.eligible(r.ID) {
-			low = min(low, r.LogStart)
-		}
-	}
-	return low, nil
 }
 
 // readWhole appends whole batches of [offset, upTo) to dst.

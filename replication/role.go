@@ -65,6 +65,7 @@ func (p *Partition) assign(a assignment) (changed bool, err error) {
 	} else {
 		p.followers = nil
 		p.acks.failAll(kerr.NotLeaderForPartition)
+		p.failLows(kerr.NotLeaderForPartition)
 	}
 	if newEpoch || changed {
 		p.wakeAll() // readers that name the old epoch must hear of the new one
@@ -137,6 +138,7 @@ func (p *Partition) reconsider() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.advance()
+	p.lowMoved()
 }
 
 // dir is the log directory of the replica, "" if it has none.
@@ -154,6 +156,7 @@ func (p *Partition) fail(why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.acks.failAll(why)
+	p.failLows(why)
 	p.wakeAll()
 }
 

@@ -52,6 +52,11 @@ type ConnInfo struct {
 // once.
 func apis() []API {
 	return []API{
+		{Key: 2, Min: 1, Max: 11, handle: listOffsets},
 		{Key: 18, Min: 0, Max: 4, handle: apiVersions},
+		{Key: 21, Min: 0, Max: 2, handle: deleteRecords},
+		{Key: 22, Min: 0, Max: 5, handle: initProducerID},
+		{Key: 23, Min: 2, Max: 4, handle: offsetForLeaderEpoch},
+		{Key: 61, Min: 0, Max: 0, handle: describeProducers},
 	}
 }

@@ -45,6 +45,7 @@ type Broker struct {
 	apis    map[int16]*API
 	apiKeys []kmsg.ApiVersionsResponseApiKey
 
+	producerIDs *producerIDs
 }
 
 // Cluster is the view of the cluster and what changes it. *controller.Controller
@@ -103,6 +104,7 @@ func New(b Broker) (*Broker, error) {
 	if b.Features == nil {
 		b.Features = DefaultFeatures()
 	}
+	b.producerIDs = &producerIDs{}
 	rows := apis()
 	slices.SortFunc(rows, func(x, y API) int { return int(x.Key) - int(y.Key) })
 	b.apis = make(map[int16]*API, len(rows))

@@ -1,0 +1,94 @@
+package handler
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/protocol"
+	"github.com/gregor-broker/gregor/storage"
+)
+
+// describeProducers answers DescribeProducers (KIP-664), version 0: the
+// idempotent and transactional producers that a partition's leader remembers.
+// An impossible topic name is INVALID_TOPIC_EXCEPTION and an unknown topic
+// UNKNOWN_TOPIC_OR_PARTITION, both with a message; a partition that its topic
+// does not have, the latter without one.
+func describeProducers(b *Broker, r *Request) (kmsg.Response, error) {
+	req := r.Body.(*kmsg.DescribeProducersRequest)
+	resp := req.ResponseKind().(*kmsg.DescribeProducersResponse)
+	img := b.Cluster.Image()
+	for _, t := range req.Topics {
+		rt := kmsg.NewDescribeProducersResponseTopic()
+		rt.Topic = t.Topic
+		whole, message := b.topicError(img, t.Topic)
+		for _, n := range t.Partitions {
+			rp := kmsg.NewDescribeProducersResponseTopicPartition()
+			rp.Partition = n
+			if whole != nil {
+				rp.ErrorCode, rp.ErrorMessage = protocol.Code(whole), &message
+			} else {
+				active, err := b.activeProducers(t.Topic, n)
+				rp.ErrorCode, rp.ActiveProducers = protocol.Code(err), describedProducers(active)
+			}
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return resp, nil
+}
+
+// topicError tells what is wrong with a topic as a whole, for the client to
+// read.
+func (b *Broker) topicError(img *metadata.Image, name string) (error, string) {
+	if err := checkTopicName(name); err != nil {
+		return kerr.InvalidTopicException, err.Error()
+	}
+	if img.Topic(name) == nil {
+		return kerr.UnknownTopicOrPartition, kerr.UnknownTopicOrPartition.Description
+	}
+	return nil, ""
+}
+
+// checkTopicName says, in Kafka's words, what no topic may be called.
+func checkTopicName(name string) error {
+	const maxLen = 249
+	legal := func(c rune) bool {
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-'
+	}
+	switch {
+	case name == "":
+		return errors.New("Topic name is invalid: the empty string is not allowed")
+	case name == "." || name == "..":
+		return errors.New("Topic name is invalid: '.' or '..' is not allowed")
+	case len(name) > maxLen:
+		return fmt.Errorf("Topic name is invalid: the length of '%s' is longer than the max allowed length %d", name, maxLen)
+	case strings.ContainsFunc(name, func(c rune) bool { return !legal(c) }):
+		return fmt.Errorf("Topic name is invalid: '%s' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'", name)
+	}
+	return nil
+}
+
+func (b *Broker) activeProducers(topic string, partition int32) ([]storage.ProducerState, error) {
+	p, err := b.Partitions.Partition(topic, partition)
+	if err != nil {
+		return nil, err
+	}
+	return p.ActiveProducers()
+}
+
+func describedProducers(active []storage.ProducerState) []kmsg.DescribeProducersResponseTopicPartitionActiveProducer {
+	described := make([]kmsg.DescribeProducersResponseTopicPartitionActiveProducer, 0, len(active))
+	for _, s := range active {
+		d := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
+		d.ProducerID, d.ProducerEpoch = s.ProducerID, int32(s.ProducerEpoch)
+		d.LastSequence, d.LastTimestamp = s.LastSequence, s.LastTimestamp
+		d.CoordinatorEpoch, d.CurrentTxnStartOffset = s.CoordinatorEpoch, s.TxnStartOffset
+		described = append(described, d)
+	}
+	return described
+}

@@ -1,0 +1,243 @@
+package harness
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Broker is a broker process, or the address of one that someone else runs.
+type Broker struct {
+	Name string // "gregor" or "kafka"
+	Addr string
+	// DataDir holds the logs, empty for a broker that someone else runs.
+	DataDir string
+	dir     string
+	program string
+	args    []string
+	ready   string // the broker serves once it printed a line with this
+	cmd     *exec.Cmd
+	exited  chan struct{}
+	log     *tail
+}
+
+// Address wraps a broker that runs already.
+func Address(name, addr string) *Broker { return &Broker{Name: name, Addr: addr} }
+
+// FreePort asks the kernel for a port that nobody uses now.
+func FreePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// properties writes one server.properties, which both brokers read: what Kafka
+// needs to run alone, and nothing else but its defaults.
+func properties(dir string, more []string) (path, addr, data string, err error) {
+	port, err := FreePort()
+	if err != nil {
+		return "", "", "", err
+	}
+	controller, err := FreePort()
+	if err != nil {
+		return "", "", "", err
+	}
+	addr = fmt.Sprintf("127.0.0.1:%d", port)
+	data = filepath.Join(dir, "data")
+	lines := []string{
+		"process.roles=broker,controller",
+		"node.id=1",
+		fmt.Sprintf("controller.quorum.voters=1@localhost:%d", controller),
+		fmt.Sprintf("listeners=PLAINTEXT://%s,CONTROLLER://127.0.0.1:%d", addr, controller),
+		"advertised.listeners=PLAINTEXT://" + addr,
+		"controller.listener.names=CONTROLLER",
+		"log.dirs=" + data,
+		"offsets.topic.replication.factor=1",
+		"transaction.state.log.replication.factor=1",
+		"transaction.state.log.min.isr=1",
+		"share.coordinator.state.topic.replication.factor=1",
+		"share.coordinator.state.topic.min.isr=1",
+	}
+	path = filepath.Join(dir, "server.properties")
+	return path, addr, data, os.WriteFile(path, []byte(strings.Join(append(lines, more...), "\n")+"\n"), 0o644)
+}
+
+// Kafka formats and starts Apache Kafka in dir and waits until it serves.
+func Kafka(dir string, more ...string) (*Broker, error) {
+	libs, err := KafkaJars()
+	if err != nil {
+		return nil, err
+	}
+	java, err := Need("java", "Apache Kafka")
+	if err != nil {
+		return nil, err
+	}
+	path, addr, data, err := properties(dir, more)
+	if err != nil {
+		return nil, err
+	}
+	common := []string{
+		"-Xmx512m", "-XX:+UseSerialGC", "-Dkafka.logs.dir=" + dir,
+		"-Dlog4j2.configurationFile=" + source("java", "log4j2.properties"), "-cp", libs + "/*",
+	}
+	format := append(append([]string{}, common...), "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", path)
+	if err := Run(dir, java, format...); err != nil {
+		return nil, fmt.Errorf("format: %w", err)
+	}
+	b := &Broker{
+		Name: "kafka", Addr: addr, DataDir: data, dir: dir, program: java,
+		args: append(append([]string{}, common...), "kafka.Kafka", path), ready: "Kafka Server started",
+	}
+	return b, b.Start()
+}
+
+// BuildGregor builds gregor's binary out of the tree around compat-tests, or
+// returns $GREGOR_BIN.
+func BuildGregor(dir string) (string, error) {
+	if bin := os.Getenv("GREGOR_BIN"); bin != "" {
+		return bin, nil
+	}
+	bin := filepath.Join(dir, "gregor")
+	return bin, Run(filepath.Dir(root()), "go", "build", "-o", bin, "./cmd/gregor")
+}
+
+// Gregor starts gregor in dir and waits until it serves.
+func Gregor(bin, dir string, more ...string) (*Broker, error) {
+	path, addr, data, err := properties(dir, append([]string{"http.address="}, more...))
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{
+		Name: "gregor", Addr: addr, DataDir: data, dir: dir, program: bin,
+		args: []string{"start", path}, ready: GregorReady,
+	}
+	return b, b.Start()
+}
+
+// GregorReady is in the line that gregor logs once it serves clients.
+const GregorReady = "ready"
+
+// startTimeout is generous: a cold JVM on a busy machine takes 15 s.
+const startTimeout = 90 * time.Second
+
+// Start starts the process (again) and returns once it said that it serves.
+func (b *Broker) Start() error {
+	if b.program == "" {
+		return errors.New("not our broker to start")
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(b.program, b.args...)
+	cmd.Dir = b.dir
+	cmd.Stdout, cmd.Stderr = w, w
+	b.log = &tail{}
+	if err := cmd.Start(); err != nil {
+		_ = r.Close()
+		_ = w.Close()
+		return fmt.Errorf("start %s: %w", b.Name, err)
+	}
+	_ = w.Close()
+	ready := make(chan struct{})
+	exited := make(chan struct{})
+	go func() {
+		defer close(exited)
+		defer r.Close()
+		b.follow(r, ready)
+		_ = cmd.Wait()
+	}()
+	b.cmd, b.exited = cmd, exited
+	limit := time.NewTimer(startTimeout)
+	defer limit.Stop()
+	select {
+	case <-ready:
+		return nil
+	case <-exited:
+		return fmt.Errorf("%s ended while starting:\n%s", b.Name, b.log)
+	case <-limit.C:
+		b.Kill()
+		return fmt.Errorf("%s did not say that it serves within %s:\n%s", b.Name, startTimeout, b.log)
+	}
+}
+
+// follow keeps the end of the log and closes ready at the line that says so.
+func (b *Broker) follow(r io.Reader, ready chan struct{}) {
+	file, err := os.OpenFile(filepath.Join(b.dir, b.Name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		file = nil
+	} else {
+		defer file.Close()
+	}
+	lines := bufio.NewReaderSize(r, 1<<16)
+	seen := false
+	for {
+		line, err := lines.ReadString('\n')
+		_, _ = b.log.Write([]byte(line))
+		if file != nil {
+			_, _ = file.WriteString(line)
+		}
+		if !seen && strings.Contains(line, b.ready) {
+			seen = true
+			close(ready)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Log is the end of what the process printed.
+func (b *Broker) Log() string {
+	if b.log == nil {
+		return ""
+	}
+	return b.log.String()
+}
+
+// Pid is the process id of a broker that Start started.
+func (b *Broker) Pid() int { return b.cmd.Process.Pid }
+
+// Exited is closed once the process is gone.
+func (b *Broker) Exited() <-chan struct{} { return b.exited }
+
+// Kill ends the process with SIGKILL and waits until it is gone.
+func (b *Broker) Kill() {
+	if b.cmd == nil {
+		return
+	}
+	_ = b.cmd.Process.Kill()
+	<-b.exited
+}
+
+// Stop ends the process with SIGTERM, and with SIGKILL (and an error) where
+// that takes longer than half a minute.
+func (b *Broker) Stop() error {
+	if b.cmd == nil {
+		return nil
+	}
+	_ = b.cmd.Process.Signal(syscall.SIGTERM)
+	limit := time.NewTimer(30 * time.Second)
+	defer limit.Stop()
+	select {
+	case <-b.exited:
+	case <-limit.C:
+		b.Kill()
+		return fmt.Errorf("%s did not stop within 30 s of SIGTERM:\n%s", b.Name, b.Log())
+	}
+	if code := b.cmd.ProcessState.ExitCode(); b.Name == "gregor" && code != 0 {
+		return fmt.Errorf("%s ended with status %d:\n%s", b.Name, code, b.Log())
+	}
+	return nil
+}

@@ -27,12 +27,14 @@ const (
 	lz4FlagContentChecksum = 0x04
 	lz4FlagDictionary      = 0x01
 
-	lz4Block64K     = 4 // the smallest block size class
-	lz4Block4M      = 7
-	lz4Stored       = 1 << 31
-	lz4WindowLen    = 64 << 10
-	lz4MaxRatio     = 255 // one length byte extends a match by at most 255
-	lz4FastLevel    = 0
+	lz4Block64K  = 4 // the smallest block size class
+	lz4Block4M   = 7
+	lz4Stored    = 1 << 31
+	lz4WindowLen = 64 << 10
+	lz4MaxRatio  = 255 // one length byte extends a match by at most 255
+	// The default level of compression.lz4.level means the fast compressor
+	// in Kafka, all others the high one.
+	lz4DefaultLevel = 9
 	lz4HighestLevel = 9
 )
 
@@ -80,10 +82,10 @@ func appendLZ4Block(dst []byte, level int, block []byte) ([]byte, error) {
 
 // compressLZ4Block returns 0 if the block does not fit the room.
 func compressLZ4Block(room []byte, level int, block []byte) (int, error) {
-	if level <= lz4FastLevel {
+	if level <= 0 || level == lz4DefaultLevel {
 		return lz4.CompressBlock(block, room, nil)
 	}
-	level = min(level, lz4HighestLevel)
+	level = min(level, lz4HighestLevel) // Kafka has 17, this compressor 9
 	// lz4's levels are search depths: 2^9 for level 1, 2^17 for level 9.
 	return lz4.CompressBlockHC(block, room, lz4.CompressionLevel(1<<(8+level)), nil, nil)
 }

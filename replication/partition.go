@@ -29,16 +29,13 @@ type Partition struct {
 	// mu guards what data moves. It is taken after role and held shortly: no
 	// I/O happens under it.
 	mu sync.Mutex
-	// logEnd is the highest log end reported by an append, stable the last
-	// stable offset as of the last push to a BoundLastStable watch (kept only
-	// while there is one).
-	logEnd, stable int64
+	// logEnd is the highest log end reported by an append.
+	logEnd int64
 	// watermark is the high watermark. It never moves back while this broker
 	// leads.
 	watermark int64
-	// appended counts all bytes ever appended by this process.
-	appended  int64
 	followers []Replica
+	progress  progress
 	acks      acks
 	watches   *Watch
 	nStable   int // watches with BoundLastStable
@@ -178,11 +175,17 @@ func (p *Partition) Append(records []byte, o AppendOptions) (storage.AppendResul
 		return res, err
 	}
 	p.mu.Lock()
-	p.logEnd = max(p.logEnd, res.LastOffset+1)
-	p.appended += int64(len(records))
-	p.advance()
+	p.appended(res.LastOffset+1, int64(len(records)))
 	p.mu.Unlock()
 	return res, nil
+}
+
+// appended notes that the log was written up to end. Appends that ran side by
+// side may report out of order. The caller holds role, leads, and holds mu.
+func (p *Partition) appended(end, bytes int64) {
+	p.logEnd = max(p.logEnd, end)
+	p.progress.append(p.logEnd, bytes)
+	p.advance()
 }
 
 // advance recomputes the leader's high watermark and tells everybody whose
@@ -213,8 +216,8 @@ func (p *Partition) eligible(id int32) bool {
 // moved sets the high watermark and tells everybody for whom something changed
 // since the last call. The caller holds role and mu.
 func (p *Partition) moved(mark int64) {
-	markMoved := mark != p.watermark
-	if markMoved {
+	from := p.watermark
+	if mark != from {
 		p.watermark = mark
 		p.state.log.SetHighWatermark(mark)
 		p.acks.reached(mark, p.ackError())
@@ -222,7 +225,7 @@ func (p *Partition) moved(mark int64) {
 			l.fn(mark)
 		}
 	}
-	p.push(markMoved)
+	p.push(from)
 }
 
 // ackError is what a produce with acks=all is told when its records are
@@ -235,39 +238,53 @@ func (p *Partition) ackError() error {
 	return nil
 }
 
-// push makes ready all watches whose bound moved. A watch is credited with all
-// bytes appended since its last full credit, which may be more than became
-// visible: a watch that stays behind the log end keeps the bytes for the next
-// push. One for which only the high watermark moved is made ready with none:
-// its next response carries the new one.
-func (p *Partition) push(markMoved bool) {
+// push makes ready all watches whose bound moved, from being the watermark of
+// the last call. One for which only the high watermark moved is made ready
+// without bytes: its next response carries the new one. The caller holds role
+// and mu.
+func (p *Partition) push(from int64) {
+	g := &p.progress
+	g.reached(p.watermark)
 	if p.watches == nil {
 		return
 	}
-	stableMoved := false
-	if p.nStable > 0 {
-		stable := p.state.log.LastStableOffset()
-		stableMoved, p.stable = stable != p.stable, stable
-	}
+	markMoved := p.watermark != from
+	// Of what this process did not append it does not know the bytes.
+	unmeasured := markMoved && from < g.unmeasured
+	stableMoved, stableLags := p.moveStable()
 	for n := p.watches; n != nil; n = n.next {
-		end, moved := p.watermark, markMoved
+		var bytes int64
+		moved, urgent := false, false
 		switch n.bound {
-		case BoundLastStable:
-			end, moved = p.stable, stableMoved
 		case BoundLogEnd:
-			end, moved = p.logEnd, n.credited != p.appended
-		}
-		bytes := p.appended - n.credited
-		switch {
-		case moved:
-			if end >= p.logEnd {
-				n.credited = p.appended
+			bytes, n.credited = g.appended-n.credited, g.appended
+		case BoundHighWatermark:
+			bytes, n.credited = g.visible-n.credited, g.visible
+			urgent = unmeasured
+		case BoundLastStable:
+			// How many bytes lie between it and the watermark is not known.
+			moved, urgent = stableMoved, stableMoved && stableLags || unmeasured
+			if !stableLags {
+				bytes, n.credited = g.visible-n.credited, g.visible
 			}
-			n.w.push(n, bytes, false)
-		case markMoved:
-			n.w.push(n, 0, false)
+		}
+		if bytes > 0 || moved || urgent || markMoved {
+			n.w.push(n, bytes, urgent)
 		}
 	}
+}
+
+// moveStable brings the last stable offset up to date where a watch asks for
+// it. lags tells whether it is or was below the high watermark.
+func (p *Partition) moveStable() (moved, lags bool) {
+	if p.nStable == 0 {
+		return false, false
+	}
+	g := &p.progress
+	stable := p.state.log.LastStableOffset()
+	moved, lags = stable != g.stable, g.stableLags || stable < p.watermark
+	g.stable, g.stableLags = stable, stable < p.watermark
+	return moved, lags
 }
 
 // watch links n. Its bound is not looked at: the watcher reads the partition
@@ -277,12 +294,16 @@ func (p *Partition) watch(n *Watch) {
 	defer p.role.RUnlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n.credited = p.appended
+	g := &p.progress
+	n.credited = g.visible
+	if n.bound == BoundLogEnd {
+		n.credited = g.appended
+	}
 	if n.bound == BoundLastStable {
-		if p.nStable == 0 && p.state.log != nil {
-			p.stable = p.state.log.LastStableOffset()
+		if p.nStable++; p.nStable == 1 && p.state.log != nil {
+			g.stable = p.state.log.LastStableOffset()
+			g.stableLags = g.stable < p.watermark
 		}
-		p.nStable++
 	}
 	n.next, n.linked = p.watches, true
 	if n.next != nil {

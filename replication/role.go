@@ -77,7 +77,10 @@ func (p *Partition) assign(a assignment) (changed bool, err error) {
 // far as the new assignment allows. The caller holds role exclusively, and mu.
 func (p *Partition) lead(newLeadership bool) {
 	s := &p.state
-	p.logEnd = s.log.LogEndOffset()
+	if newLeadership {
+		p.logEnd = s.log.LogEndOffset()
+		p.progress.restart(p.logEnd)
+	}
 	known := p.followers
 	p.followers = nil
 	for _, id := range s.replicas {

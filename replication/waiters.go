@@ -202,8 +202,8 @@ type Watch struct {
 	w     *Watcher
 	bound Bound
 
-	// Under p.mu: the partition's list, and how much of all that was ever
-	// appended there is already credited to the watcher.
+	// Under p.mu: the partition's list, and how many of all bytes that ever came
+	// below the bound are already credited to the watcher.
 	prev, next *Watch
 	linked     bool
 	credited   int64
@@ -222,6 +222,65 @@ func (n *Watch) Close() {
 	n.w.mu.Lock()
 	n.w.unready(n)
 	n.w.mu.Unlock()
+}
+
+// progress measures in bytes what watches wait for: what was appended, and what
+// of it the high watermark made visible.
+type progress struct {
+	// appended and visible count bytes since this process opened the log.
+	appended, visible int64
+	// steps are the appends that are not visible yet, by ascending log end. It
+	// is a queue that begins at head.
+	steps []progressStep
+	head  int
+	// unmeasured is the offset below which steps do not tell all: records that
+	// were there before, or are too many to keep steps of.
+	unmeasured int64
+	// stable is the last stable offset as of the last look, and stableLags
+	// whether it was below the high watermark then. They are kept only while
+	// there is a watch for it.
+	stable     int64
+	stableLags bool
+}
+
+// progressStep says that appended was bytes when the log ended at end.
+type progressStep struct{ end, bytes int64 }
+
+// maxProgressSteps bounds the memory of a partition whose watermark stands
+// still.
+const maxProgressSteps = 1024
+
+func (g *progress) append(logEnd, bytes int64) {
+	g.appended += bytes
+	if len(g.steps)-g.head >= maxProgressSteps {
+		// The bytes count with the last step, which is too early; as long as
+		// the mark has not passed them, every move of it wakes.
+		g.steps[len(g.steps)-1].bytes = g.appended
+		g.unmeasured = logEnd
+		return
+	}
+	if g.head > 0 && len(g.steps) == cap(g.steps) {
+		g.steps = g.steps[:copy(g.steps, g.steps[g.head:])]
+		g.head = 0
+	}
+	g.steps = append(g.steps, progressStep{logEnd, g.appended})
+}
+
+// reached makes visible what lies below the mark.
+func (g *progress) reached(mark int64) {
+	for g.head < len(g.steps) && g.steps[g.head].end <= mark {
+		g.visible = g.steps[g.head].bytes
+		g.head++
+	}
+	if g.head == len(g.steps) {
+		g.steps, g.head = g.steps[:0], 0
+	}
+}
+
+// restart forgets the steps, because the log now ends at logEnd by other means.
+func (g *progress) restart(logEnd int64) {
+	g.steps, g.head = g.steps[:0], 0
+	g.visible, g.unmeasured = g.appended, logEnd
 }
 
 // Watcher is one fetch session, or one fetch without a session: the owner of
@@ -246,8 +305,8 @@ type Watcher struct {
 	mu          sync.Mutex
 	first, last *Watch // the ready list, oldest first
 	// bytes and urgent say what came since TakeReady. bytes may be more than
-	// what can be read (a poll then reads too little and waits again), never
-	// less.
+	// what can be read (the poll then reads too little and waits again), never
+	// less: where the bytes are not known, urgent stands for them.
 	bytes  int64
 	urgent bool
 	// parked is set while Wait sleeps for need bytes.

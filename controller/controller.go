@@ -2,13 +2,20 @@ package controller
 
 import (
 	"context"
+	crand "crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gregor-broker/gregor/metadata"
 	"github.com/rs/zerolog"
 )
 
-// Options says what a Controller works with. Store and NodeID must be set.
+// Options says what a Controller works with. Store must be set.
 type Options struct {
 	Store  metadata.Store
 	NodeID int32
@@ -38,7 +45,7 @@ type Options struct {
 	DefaultPartitions        int32
 	DefaultReplicationFactor int16
 	// MinInsyncReplicas and UncleanLeaderElection are the broker's static
-	// defaults of the topic configs of that name.
+	// defaults of the topic configs of that name (default 1, false).
 	MinInsyncReplicas     int
 	UncleanLeaderElection bool
 	// Rules checks config keys and values; see metadata.ConfigRules.
@@ -50,18 +57,274 @@ type Options struct {
 	Seed uint64
 }
 
+func (o *Options) setDefaults() {
+	if o.SessionTimeout == 0 {
+		o.SessionTimeout = 9 * time.Second
+	}
+	if o.DefaultPartitions == 0 {
+		o.DefaultPartitions = 1
+	}
+	if o.DefaultReplicationFactor == 0 {
+		o.DefaultReplicationFactor = 1
+	}
+	if o.MinInsyncReplicas == 0 {
+		o.MinInsyncReplicas = 1
+	}
+	if o.Incarnation == (metadata.ID{}) {
+		o.Incarnation = newID()
+	}
+	if o.Seed == 0 {
+		var b [8]byte
+		randomBytes(b[:])
+		o.Seed = binary.LittleEndian.Uint64(b[:])
+	}
+}
+
 // Subscriber is told what changed and the image that it led to. It is called
 // on the watch loop, in revision order, before the image is published and
 // before anything is acknowledged; it must not wait for the controller.
 type Subscriber func(delta *metadata.Delta, img *metadata.Image)
 
-// API is what the rest of a broker asks of the controller.
-type API interface {
-	Image() *metadata.Image
-	BrokerEpoch() int64
-	CreateTopics(ctx context.Context, topics []metadata.NewTopic, validateOnly bool) []metadata.TopicResult
-	DeleteTopics(ctx context.Context, topics []metadata.TopicRef) []metadata.TopicResult
-	CreatePartitions(ctx context.Context, topics []metadata.NewPartitions, validateOnly bool) []metadata.TopicResult
-	AlterConfigs(ctx context.Context, alterations []metadata.ConfigAlteration, validateOnly bool) []metadata.ConfigResult
-	AllocateProducerIDs(ctx context.Context) (first int64, count int32, err error)
+// Controller is one node's part in deciding on the metadata, and its view of
+// it. See the package comment for its goroutines.
+type Controller struct {
+	opts Options
+	env  metadata.Env
+	log  zerolog.Logger
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	// published is what Image returns: applied by all subscribers.
+	published atomic.Pointer[metadata.Image]
+	// newest is what the watch loop built last. Decisions are made on it.
+	newest      atomic.Pointer[metadata.Image]
+	brokerEpoch atomic.Int64
+	subscribers []Subscriber
+
+	// wake holds a token when the decision loop may have something to do.
+	wake chan struct{}
+	// What follows belongs to the decision loop: this node's session, for
+	// which brokers the partitions were swept last, and the revision of the
+	// last write.
+	session   session
+	swept     sweepState
+	lastWrite int64
+
+	mu sync.Mutex
+	// queue holds requests that the decision loop has not taken yet.
+	queue []*request
+	// waiters wait for the published image; woken by the watch loop.
+	waiters []*waiter
+	closed  bool
+	// stopping says that ControlledShutdown was called.
+	stopping bool
+
+	// producerMu lets one caller at a time take a producer id block.
+	producerMu sync.Mutex
 }
+
+// waiter is somebody waiting until the published image meets a condition.
+type waiter struct {
+	done func(*metadata.Image) bool
+	ch   chan struct{}
+}
+
+// New returns a controller that does nothing yet.
+func New(opts Options) (*Controller, error) {
+	if opts.Store == nil {
+		return nil, errors.New("controller: no store")
+	}
+	if opts.NodeID < 0 {
+		return nil, fmt.Errorf("controller: node id %d", opts.NodeID)
+	}
+	opts.setDefaults()
+	c := &Controller{
+		opts: opts,
+		env: metadata.Env{
+			DefaultPartitions:        opts.DefaultPartitions,
+			DefaultReplicationFactor: opts.DefaultReplicationFactor,
+			MinInsyncReplicas:        opts.MinInsyncReplicas,
+			UncleanLeaderElection:    opts.UncleanLeaderElection,
+			Rules:                    opts.Rules,
+			Rand:                     rand.New(rand.NewPCG(opts.Seed, uint64(opts.NodeID))),
+		},
+		log:  opts.Log,
+		wake: make(chan struct{}, 1),
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.published.Store(metadata.Empty())
+	c.newest.Store(metadata.Empty())
+	return c, nil
+}
+
+// Subscribe adds a subscriber. It must be called before Start; its first delta
+// is everything there is.
+func (c *Controller) Subscribe(s Subscriber) { c.subscribers = append(c.subscribers, s) }
+
+// Image returns the newest image that all subscribers have applied.
+func (c *Controller) Image() *metadata.Image { return c.published.Load() }
+
+// BrokerEpoch returns the epoch of this broker's registration, 0 before it was
+// granted.
+func (c *Controller) BrokerEpoch() int64 { return c.brokerEpoch.Load() }
+
+// Incarnation returns what tells this process from its predecessors.
+func (c *Controller) Incarnation() metadata.ID { return c.opts.Incarnation }
+
+// Start joins the cluster, forming it if the store is empty: it registers this
+// broker and returns when its registration was granted, its partitions have
+// been assigned, and the subscribers have applied all that.
+func (c *Controller) Start(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, c.cancel)
+	defer stop()
+	if err := c.start(ctx); err != nil {
+		c.cancel()
+		c.wg.Wait()
+		return errors.Join(err, ctx.Err())
+	}
+	return nil
+}
+
+func (c *Controller) start(ctx context.Context) error {
+	img, err := c.form(ctx)
+	if err != nil {
+		return err
+	}
+	c.newest.Store(img)
+	c.wg.Add(2)
+	go c.watchLoop(img)
+	go c.decisionLoop()
+	return c.await(ctx, func(img *metadata.Image) bool {
+		return img.Standing(c.opts.NodeID, c.opts.Incarnation) == metadata.Serving
+	})
+}
+
+// form loads the image, after making the store a cluster if it is none.
+func (c *Controller) form(ctx context.Context) (*metadata.Image, error) {
+	for {
+		kvs, revision, err := c.opts.Store.Get(ctx, "")
+		if err != nil {
+			return nil, fmt.Errorf("controller: load metadata: %w", err)
+		}
+		img, err := metadata.FromKVs(kvs, revision)
+		if err != nil {
+			return nil, err
+		}
+		switch want := c.opts.ClusterID; {
+		case img.ClusterID == "":
+			// Another node may do the same: whoever comes first, wins.
+			if want == "" {
+				want = metadata.FormatID(newID())
+			}
+			change := metadata.Form(want, c.opts.Features)
+			if _, err := c.opts.Store.Txn(ctx, txnOf(nil, []metadata.Change{change})); err != nil {
+				return nil, fmt.Errorf("controller: form cluster: %w", err)
+			}
+		case want != "" && want != img.ClusterID:
+			return nil, fmt.Errorf("controller: the store belongs to cluster %s, this node to cluster %s", img.ClusterID, want)
+		default:
+			return img, nil
+		}
+	}
+}
+
+// ControlledShutdown hands over the leadership of this broker's partitions, to
+// the extent that there is someone to take it, and returns when the metadata
+// says so. The broker's clean shutdown marker may then carry BrokerEpoch.
+func (c *Controller) ControlledShutdown(ctx context.Context) error {
+	c.mu.Lock()
+	c.stopping = true
+	c.mu.Unlock()
+	c.signal()
+	id := c.opts.NodeID
+	return c.await(ctx, func(img *metadata.Image) bool {
+		if img.Standing(id, c.opts.Incarnation) == metadata.Serving {
+			return false
+		}
+		return !leadsAny(img, id)
+	})
+}
+
+func leadsAny(img *metadata.Image, id int32) bool {
+	leads := false
+	img.TopicsFrom("", func(t *metadata.Topic) bool {
+		for _, p := range t.Partitions {
+			leads = leads || p.Leader == id
+		}
+		return !leads
+	})
+	return leads
+}
+
+// Close ends the controller's goroutines and gives up its session, so that
+// others learn at once that it is gone. Requests under way fail.
+func (c *Controller) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.wg.Wait()
+	c.failQueue()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if c.session.lease == 0 {
+		return nil
+	}
+	err := c.opts.Store.Revoke(ctx, c.session.lease)
+	if errors.Is(err, metadata.ErrLeaseNotFound) || errors.Is(err, metadata.ErrClosed) {
+		return nil // gone already
+	}
+	return err
+}
+
+// await returns when the published image meets a condition.
+func (c *Controller) await(ctx context.Context, done func(*metadata.Image) bool) error {
+	w := &waiter{done: done, ch: make(chan struct{})}
+	c.mu.Lock()
+	if done(c.published.Load()) {
+		c.mu.Unlock()
+		return nil
+	}
+	c.waiters = append(c.waiters, w)
+	c.mu.Unlock()
+	select {
+	case <-w.ch:
+		return nil
+	case <-ctx.Done():
+		c.dropWaiter(w)
+		return ctx.Err()
+	case <-c.ctx.Done():
+		c.dropWaiter(w)
+		return errClosed
+	}
+}
+
+var errClosed = errors.New("controller: closed")
+
+func (c *Controller) dropWaiter(w *waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, other := range c.waiters {
+		if other == w {
+			c.waiters = append(c.waiters[:i], c.waiters[i+1:]...)
+			return
+		}
+	}
+}
+
+// signal wakes the decision loop.
+func (c *Controller) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func randomBytes(b []byte) {
+	// crypto/rand.Read never returns an error.
+	_, _ = crand.Read(b)
+}
+
+func newID() metadata.ID { return metadata.NewID(randomBytes) }

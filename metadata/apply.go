@@ -37,6 +37,7 @@ type (
 		epoch       int64 // revision of the epoch key, 0 = none
 		live        liveRecord
 		liveRev     int64 // 0 = no sign of life
+		liveLease   LeaseID
 	}
 	// stagedTopic holds partitions that no topic names; nil where there is
 	// none of that number.
@@ -170,7 +171,7 @@ func (e *editor) del(key string) error {
 	case strings.HasPrefix(key, prefixTopics):
 		e.delTopic(strings.TrimPrefix(key, prefixTopics))
 	case strings.HasPrefix(key, prefixLive):
-		return e.editBroker(key, prefixLive, func(b *brokerState) { b.live, b.liveRev = liveRecord{}, 0 })
+		return e.editBroker(key, prefixLive, func(b *brokerState) { b.live, b.liveRev, b.liveLease = liveRecord{}, 0, 0 })
 	case strings.HasPrefix(key, prefixReg):
 		return e.editBroker(key, prefixReg, func(b *brokerState) { b.reg, b.regRevision = regRecord{}, 0 })
 	case strings.HasPrefix(key, prefixEpoch):
@@ -377,7 +378,7 @@ func (e *editor) putLive(kv KV) error {
 	if err != nil {
 		return err
 	}
-	return e.editBroker(kv.Key, prefixLive, func(b *brokerState) { b.live, b.liveRev = r, kv.ModRevision })
+	return e.editBroker(kv.Key, prefixLive, func(b *brokerState) { b.live, b.liveRev, b.liveLease = r, kv.ModRevision, kv.Lease })
 }
 
 // editBroker changes the state of the broker that key names.

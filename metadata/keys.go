@@ -8,12 +8,16 @@ import (
 	"strings"
 )
 
+// ProducerIDsKey is the key of the next producer id, for who wants to read
+// nothing else.
+const ProducerIDsKey = "producer_ids"
+
 // The keys of the store; see the package comment.
 const (
 	keyCluster         = "cluster"
 	keyController      = "controller"
 	keyControllerEpoch = "controller_epoch"
-	keyProducerIDs     = "producer_ids"
+	keyProducerIDs     = ProducerIDsKey
 
 	prefixTopics  = "topics/"
 	prefixParts   = "parts/"

@@ -3,6 +3,8 @@ package metadata
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -142,4 +144,37 @@ type Store interface {
 	Limits() Limits
 	// Close ends all watches. It does not revoke leases.
 	Close() error
+}
+
+// CheckTxn returns the error of a transaction that no store may take: one over
+// limits, or with a key that several operations touch.
+func CheckTxn(txn Txn, limits Limits) error {
+	if len(txn.If) > limits.Ops || len(txn.Then) > limits.Ops {
+		return fmt.Errorf("%w: %d compares and %d operations, the limit is %d",
+			ErrTxnTooLarge, len(txn.If), len(txn.Then), limits.Ops)
+	}
+	size := 0
+	keys := make(map[string]bool, len(txn.Then))
+	var prefixes []string
+	for _, op := range txn.Then {
+		size += len(op.Key) + len(op.Value)
+		if keys[op.Key] {
+			return fmt.Errorf("metadata: transaction touches key %q twice", op.Key)
+		}
+		keys[op.Key] = true
+		if op.Kind == OpDeletePrefix {
+			prefixes = append(prefixes, op.Key)
+		}
+	}
+	for _, p := range prefixes {
+		for _, op := range txn.Then {
+			if op.Key != p && strings.HasPrefix(op.Key, p) {
+				return fmt.Errorf("metadata: transaction touches key %q twice", op.Key)
+			}
+		}
+	}
+	if size > limits.Bytes {
+		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTxnTooLarge, size, limits.Bytes)
+	}
+	return nil
 }

@@ -1,0 +1,150 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/metadata/memstore"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func testContext(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// start starts a controller of node 1 that ends with the test.
+func start(t testing.TB, opts Options) *Controller {
+	t.Helper()
+	if opts.NodeID == 0 {
+		opts.NodeID = 1
+	}
+	c, err := New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func create(t testing.TB, c *Controller, name string, partitions int32) metadata.TopicResult {
+	t.Helper()
+	r := c.CreateTopics(testContext(t), []metadata.NewTopic{{Name: name, Partitions: partitions, ReplicationFactor: 1}}, false)
+	if len(r) != 1 || r[0].Err != nil {
+		t.Fatalf("create %s: %+v", name, r)
+	}
+	return r[0]
+}
+
+func TestTopicIsUsableWhenAcknowledged(t *testing.T) {
+	c, err := New(Options{Store: memstore.New(), NodeID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	seen := map[string]int{}
+	c.Subscribe(func(d *metadata.Delta, img *metadata.Image) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, td := range d.Topics {
+			if td.New == nil {
+				delete(seen, td.Old.Name)
+				continue
+			}
+			seen[td.New.Name] += len(td.Partitions)
+			for _, n := range td.Partitions {
+				if p := td.New.Partitions[n]; p.Leader != 1 || len(p.OfflineReplicas) > 0 {
+					t.Errorf("%s-%d: %+v", td.New.Name, n, p)
+				}
+			}
+		}
+	})
+	if err := c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if b := c.Image().Broker(1); b == nil || b.Fenced || b.Epoch == 0 || b.Epoch != c.BrokerEpoch() {
+		t.Fatalf("broker %+v, epoch %d", b, c.BrokerEpoch())
+	}
+	// One small, one that no transaction takes at once.
+	for name, n := range map[string]int32{"small": 3, "large": 1000} {
+		r := create(t, c, name, n)
+		topic := c.Image().TopicByID(r.ID)
+		if topic == nil || len(topic.Partitions) != int(n) {
+			t.Fatalf("topic %+v", topic)
+		}
+		mu.Lock()
+		if seen[name] != int(n) {
+			t.Errorf("%s: the subscriber saw %d partitions of %d", name, seen[name], n)
+		}
+		mu.Unlock()
+	}
+	r := c.DeleteTopics(testContext(t), []metadata.TopicRef{{Name: "small"}, {ID: c.Image().Topic("large").ID}, {Name: "none"}})
+	if r[0].Err != nil || r[1].Err != nil || !errors.Is(r[2].Err, kerr.UnknownTopicOrPartition) {
+		t.Fatalf("%+v", r)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(seen) != 0 || c.Image().TopicCount() != 0 {
+		t.Errorf("left: %v", seen)
+	}
+}
+
+func TestParallelCreation(t *testing.T) {
+	store := memstore.New()
+	c := start(t, Options{Store: store})
+	var wg sync.WaitGroup
+	for i := range 500 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			create(t, c, fmt.Sprintf("topic-%d", i), 2)
+			if c.Image().Topic(fmt.Sprintf("topic-%d", i)) == nil {
+				t.Errorf("topic-%d acknowledged, but not there", i)
+			}
+		}()
+	}
+	wg.Wait()
+	if n := c.Image().TopicCount(); n != 500 {
+		t.Errorf("%d topics", n)
+	}
+}
+
+func TestProducerIDBlocks(t *testing.T) {
+	store := memstore.New()
+	a, b := start(t, Options{Store: store, NodeID: 1}), start(t, Options{Store: store, NodeID: 2})
+	var mu sync.Mutex
+	taken := map[int64]bool{}
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			first, n, err := []*Controller{a, b}[i%2].AllocateProducerIDs(testContext(t))
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil || n != 1000 || first%1000 != 0 || taken[first] {
+				t.Errorf("block %d, %d, %v, taken before: %v", first, n, err, taken[first])
+			}
+			taken[first] = true
+		}()
+	}
+	wg.Wait()
+}

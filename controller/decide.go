@@ -1,0 +1,503 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// retryDelay is how long the decision loop waits after an error of the store.
+const retryDelay = 100 * time.Millisecond
+
+// txnTimeout bounds one transaction. Its outcome is then unknown, and the same
+// compares are tried again.
+const txnTimeout = 5 * time.Second
+
+// errConflict says that a transaction's compares did not hold: the decision
+// was made on an image that is no longer true.
+var errConflict = errors.New("controller: metadata changed meanwhile")
+
+// request is one call that waits for the decision loop.
+type request struct {
+	ctx context.Context
+	// decide makes the plans for the request on an image, and keeps the
+	// results for when they are in the store. It may be called again, on a
+	// later image; retried says that the plans of an earlier call may have
+	// been carried out without our learning of it.
+	decide func(img *metadata.Image, retried bool) []metadata.Plan
+	// done receives nil once the plans are in the store and applied here.
+	done    chan error
+	retried bool
+	// elects says that the plans change what elections depend on.
+	elects bool
+	// refused requests have been answered with an error.
+	refused bool
+}
+
+// sweepState remembers of which brokers all partitions were swept.
+type sweepState struct {
+	brokers []*metadata.Broker
+	fence   int64
+}
+
+// submit queues a request for the decision loop and waits for it.
+func (c *Controller) submit(r *request) error {
+	r.done = make(chan error, 1)
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return kerr.BrokerNotAvailable
+	}
+	c.queue = append(c.queue, r)
+	c.mu.Unlock()
+	c.signal()
+	select {
+	case err := <-r.done:
+		return err
+	case <-r.ctx.Done():
+		// The loop may be at it, so that the outcome is open.
+		return kerr.RequestTimedOut
+	}
+}
+
+// takeQueue returns the requests that are still waited for.
+func (c *Controller) takeQueue() []*request {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var taken []*request
+	for _, r := range c.queue {
+		if r.ctx.Err() == nil {
+			taken = append(taken, r)
+		}
+	}
+	c.queue = nil
+	return taken
+}
+
+// putBack returns requests to the head of the queue.
+func (c *Controller) putBack(rs []*request) {
+	if len(rs) == 0 {
+		return
+	}
+	c.mu.Lock()
+	c.queue = append(rs, c.queue...)
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *Controller) failQueue() {
+	for _, r := range c.takeQueue() {
+		r.done <- kerr.BrokerNotAvailable
+	}
+}
+
+// decisionLoop keeps this node present and, while it is the controller, makes
+// the metadata what requests and the state of the brokers ask for. Every turn
+// looks at the newest image and does what it finds to do; nothing is
+// remembered that the image does not say, so that a turn that failed, or that
+// another controller left unfinished, is simply done again.
+func (c *Controller) decisionLoop() {
+	defer c.wg.Done()
+	for {
+		var lost <-chan struct{}
+		if c.session.lost != nil {
+			lost = c.session.lost
+		}
+		select {
+		case <-c.wake:
+		case <-lost:
+		case <-c.ctx.Done():
+			return
+		}
+		err := c.turn()
+		switch {
+		case c.ctx.Err() != nil:
+			return
+		case errors.Is(err, errConflict):
+			c.signal()
+		case err != nil:
+			c.log.Error().Err(err).Msg("metadata store")
+			c.pause(retryDelay)
+			c.signal()
+		}
+	}
+}
+
+// turn does all there is to do on the newest image and what follows from it.
+func (c *Controller) turn() error {
+	if err := c.ensureSession(); err != nil {
+		return err
+	}
+	img := c.newest.Load()
+	for {
+		changes := c.presenceChanges(img)
+		if len(changes) == 0 {
+			break
+		}
+		next, err := c.commit(img, nil, changes)
+		if err != nil {
+			return err
+		}
+		img = next
+	}
+	img, active, err := c.ensureElected(img)
+	if err != nil {
+		return err
+	}
+	if !active {
+		c.refuseQueue(img)
+		return nil
+	}
+	if img, err = c.tendBrokers(img); err != nil {
+		return err
+	}
+	if orphans := metadata.Orphans(img); len(orphans) > 0 {
+		if img, err = c.commitAll(img, orphans); err != nil {
+			return err
+		}
+	}
+	return c.serveQueue(img)
+}
+
+// ensureElected stands for election if there is no controller, and says whether
+// this node is it.
+func (c *Controller) ensureElected(img *metadata.Image) (*metadata.Image, bool, error) {
+	s := &c.session
+	if changes := metadata.Elect(img, c.opts.NodeID, c.opts.Incarnation, s.lease); changes != nil {
+		next, err := c.commit(img, nil, changes)
+		if err != nil {
+			return img, false, err
+		}
+		img = next
+	}
+	// We are what the store says we are, even if the answer to our own
+	// election was lost.
+	was := s.fence
+	s.fence = 0
+	if img.ControllerID() == c.opts.NodeID && img.ControllerIncarnation() == c.opts.Incarnation {
+		s.fence = img.ControllerFence()
+	}
+	if s.fence != 0 && s.fence != was {
+		c.log.Info().Int32("epoch", img.ControllerEpoch()).Msg("elected controller")
+	}
+	return img, s.fence != 0, nil
+}
+
+// tendBrokers fences, grants and unfences, one broker at a time, each followed
+// by what it means for the partitions.
+func (c *Controller) tendBrokers(img *metadata.Image) (*metadata.Image, error) {
+	for {
+		if !c.isSwept(img) {
+			swept := img
+			changes := metadata.Sweep(img, &c.env)
+			next, err := c.commitAll(img, changes)
+			if err != nil {
+				return img, err
+			}
+			img = next
+			c.swept = sweepState{brokers: swept.Brokers(), fence: c.session.fence}
+			continue // the brokers may have changed meanwhile
+		}
+		changes := metadata.NextBrokerChange(img)
+		if changes == nil {
+			return img, nil
+		}
+		next, err := c.commit(img, c.fenced(), changes)
+		if err != nil {
+			return img, err
+		}
+		img = next
+	}
+}
+
+// isSwept says whether the partitions were swept since we were elected and
+// since the brokers changed. Equal brokers are the same slice.
+func (c *Controller) isSwept(img *metadata.Image) bool {
+	if c.swept.fence != c.session.fence || len(c.swept.brokers) != len(img.Brokers()) {
+		return false
+	}
+	for i, b := range img.Brokers() {
+		if c.swept.brokers[i] != b {
+			return false
+		}
+	}
+	return true
+}
+
+// refuseQueue answers requests that another node must decide on. Without any
+// controller they stay: soon there will be one.
+func (c *Controller) refuseQueue(img *metadata.Image) {
+	if img.ControllerID() < 0 {
+		return
+	}
+	for _, r := range c.takeQueue() {
+		r.done <- kerr.NotController
+	}
+}
+
+// serveQueue decides on all queued requests, packs their plans into as few
+// transactions as they fit, and answers when these are applied. Requests that
+// touch the same key wait for each other.
+func (c *Controller) serveQueue(img *metadata.Image) error {
+	queue := c.takeQueue()
+	for len(queue) > 0 {
+		round, rest, plans, err := c.decideRound(img, queue)
+		if slices.ContainsFunc(round, func(r *request) bool { return r.elects }) {
+			c.swept = sweepState{}
+			c.signal()
+		}
+		if err == nil {
+			img, err = c.carryOut(img, plans)
+		}
+		if err != nil {
+			for _, r := range round {
+				// Also after a conflict: it may be with our own
+				// transaction of which we did not learn.
+				r.retried = true
+			}
+			c.putBack(queue)
+			return err
+		}
+		for _, r := range round {
+			if !r.refused {
+				r.done <- nil
+			}
+		}
+		queue = rest
+	}
+	return nil
+}
+
+// decideRound decides on as many requests as do not touch the same keys, each
+// on an image that has the effects of those before it.
+func (c *Controller) decideRound(img *metadata.Image, queue []*request) (round, rest []*request, plans []metadata.Plan, err error) {
+	touched := map[string]bool{}
+	for i, r := range queue {
+		made := r.decide(img, r.retried)
+		if touches(touched, made) {
+			return round, queue[i:], plans, nil
+		}
+		if c.tooLarge(made) {
+			r.refused = true
+			r.done <- kerr.PolicyViolation
+			made = nil
+		}
+		for _, p := range made {
+			for _, part := range [][]metadata.Change{p.Stage, p.Commit} {
+				for _, ch := range part {
+					touched[ch.Key] = true
+				}
+				if img, err = img.With(part); err != nil {
+					return queue[:i+1], nil, nil, err
+				}
+			}
+		}
+		plans = append(plans, made...)
+		round = queue[:i+1]
+	}
+	return round, nil, plans, nil
+}
+
+// tooLarge says whether a plan holds what no transaction can take. Retrying it
+// would only hold up the others.
+func (c *Controller) tooLarge(plans []metadata.Plan) bool {
+	limits := c.opts.Store.Limits()
+	for _, p := range plans {
+		if (&packer{}).fits(limits, p.Commit) {
+			continue
+		}
+		return true
+	}
+	return false
+}
+
+func touches(touched map[string]bool, plans []metadata.Plan) bool {
+	for _, p := range plans {
+		for _, ch := range p.Commit {
+			if touched[ch.Key] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// carryOut commits plans and waits until the subscribers have applied them.
+// Plans that fit share a transaction; one that is too large is staged first.
+func (c *Controller) carryOut(img *metadata.Image, plans []metadata.Plan) (*metadata.Image, error) {
+	limits := c.opts.Store.Limits()
+	var revision int64
+	var pack packer
+	flush := func() (err error) {
+		if len(pack.changes) > 0 {
+			revision, err = c.write(img, c.fenced(), pack.changes)
+			pack = packer{}
+		}
+		return err
+	}
+	for _, p := range plans {
+		if p.Empty() {
+			continue
+		}
+		if !pack.fits(limits, p.Stage, p.Commit) {
+			if err := flush(); err != nil {
+				return img, err
+			}
+		}
+		if pack.fits(limits, p.Stage, p.Commit) {
+			pack.add(p.Stage)
+			pack.add(p.Commit)
+			continue
+		}
+		for _, batch := range split(limits, p.Stage) {
+			if _, err := c.write(img, c.fenced(), batch); err != nil {
+				return img, err
+			}
+		}
+		pack.add(p.Commit)
+		if err := flush(); err != nil {
+			return img, err
+		}
+	}
+	if err := flush(); err != nil {
+		return img, err
+	}
+	if revision == 0 {
+		// Nothing to write; what was answered from was newer than what
+		// subscribers may have seen.
+		revision = img.Revision
+	}
+	return c.awaitRevision(revision)
+}
+
+// packer gathers changes of one transaction.
+type packer struct {
+	changes []metadata.Change
+	bytes   int
+}
+
+func (p *packer) fits(limits metadata.Limits, parts ...[]metadata.Change) bool {
+	n, bytes := len(p.changes)+1, p.bytes // one compare is the fence
+	for _, part := range parts {
+		n += len(part)
+		bytes += sizeOf(part)
+	}
+	return n <= limits.Ops && bytes <= limits.Bytes
+}
+
+func (p *packer) add(changes []metadata.Change) {
+	p.changes = append(p.changes, changes...)
+	p.bytes += sizeOf(changes)
+}
+
+func sizeOf(changes []metadata.Change) int {
+	n := 0
+	for _, ch := range changes {
+		n += len(ch.Key) + len(ch.Value)
+	}
+	return n
+}
+
+// split cuts changes that are independent of each other into transactions.
+func split(limits metadata.Limits, changes []metadata.Change) [][]metadata.Change {
+	var batches [][]metadata.Change
+	var pack packer
+	for i := range changes {
+		one := changes[i : i+1]
+		if len(pack.changes) > 0 && !pack.fits(limits, one) {
+			batches = append(batches, pack.changes)
+			pack = packer{}
+		}
+		pack.add(one)
+	}
+	if len(pack.changes) > 0 {
+		batches = append(batches, pack.changes)
+	}
+	return batches
+}
+
+// commitAll writes independent changes as controller and returns the image
+// that shows them all.
+func (c *Controller) commitAll(img *metadata.Image, changes []metadata.Change) (*metadata.Image, error) {
+	if len(changes) == 0 {
+		return img, nil
+	}
+	var revision int64
+	for _, batch := range split(c.opts.Store.Limits(), changes) {
+		var err error
+		if revision, err = c.write(img, c.fenced(), batch); err != nil {
+			return img, err
+		}
+	}
+	return c.awaitRevision(revision)
+}
+
+// commit writes changes in one transaction and returns the image that shows
+// them.
+func (c *Controller) commit(img *metadata.Image, fence []metadata.Compare, changes []metadata.Change) (*metadata.Image, error) {
+	revision, err := c.write(img, fence, changes)
+	if err != nil {
+		return img, err
+	}
+	return c.awaitRevision(revision)
+}
+
+// fenced is the compare that makes a write ours as controller.
+func (c *Controller) fenced() []metadata.Compare {
+	return []metadata.Compare{metadata.Fence(c.session.fence)}
+}
+
+// write commits changes that were decided on img, in one transaction, and
+// returns its revision. After a conflict it returns once there is a newer
+// image to decide on.
+func (c *Controller) write(img *metadata.Image, fence []metadata.Compare, changes []metadata.Change) (int64, error) {
+	base := max(img.Revision, c.lastWrite)
+	ctx, cancel := context.WithTimeout(c.ctx, txnTimeout)
+	defer cancel()
+	result, err := c.opts.Store.Txn(ctx, txnOf(fence, changes))
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("write metadata: %w", err)
+	case !result.Succeeded:
+		c.log.Debug().Str("key", changes[0].Key).Int64("revision", base).Msg("metadata changed meanwhile")
+		return 0, c.awaitNews(base)
+	}
+	c.lastWrite = result.Revision
+	return result.Revision, nil
+}
+
+func txnOf(fence []metadata.Compare, changes []metadata.Change) metadata.Txn {
+	txn := metadata.Txn{If: fence}
+	for _, ch := range changes {
+		if ch.Expect != metadata.Unchecked {
+			txn.If = append(txn.If, metadata.Compare{Key: ch.Key, Target: metadata.ModRevision, Revision: ch.Expect})
+		}
+		txn.Then = append(txn.Then, ch.Op)
+	}
+	return txn
+}
+
+// awaitRevision returns the newest image once one of at least that revision is
+// published.
+func (c *Controller) awaitRevision(revision int64) (*metadata.Image, error) {
+	err := c.await(c.ctx, func(img *metadata.Image) bool { return img.Revision >= revision })
+	return c.newest.Load(), err
+}
+
+// awaitNews returns errConflict when the image is newer than revision base: what
+// a conflict was with must come. It does not wait for ever, since a conflict
+// with a write of ours whose answer was lost may already be in the image.
+func (c *Controller) awaitNews(base int64) error {
+	ctx, cancel := context.WithTimeout(c.ctx, retryDelay)
+	defer cancel()
+	err := c.await(ctx, func(img *metadata.Image) bool { return img.Revision > base })
+	if err != nil && c.ctx.Err() != nil {
+		return err
+	}
+	return errConflict
+}

@@ -1,0 +1,86 @@
+package controller
+
+import (
+	"context"
+
+	"github.com/gregor-broker/gregor/metadata"
+)
+
+// session is this node's lease and what hangs on it. It belongs to the
+// decision loop.
+//
+// The lease only tells others that this process is gone. Nothing that this
+// process does relies on still having it: every write compares revisions.
+type session struct {
+	lease metadata.LeaseID
+	// lost closes when the lease is gone; nil without a lease.
+	lost <-chan struct{}
+	// stop ends the keeping alive.
+	stop context.CancelFunc
+	// fence is the create revision of our key as controller, 0 if we are not.
+	fence int64
+}
+
+// ensureSession has a lease, or gets one.
+func (c *Controller) ensureSession() error {
+	s := &c.session
+	if s.lost != nil {
+		select {
+		case <-s.lost:
+			c.log.Warn().Msg("metadata session lost")
+			s.stop()
+			*s = session{}
+		default:
+			return nil
+		}
+	}
+	lease, err := c.opts.Store.Grant(c.ctx, c.opts.SessionTimeout)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(c.ctx)
+	lost, err := c.opts.Store.KeepAlive(ctx, lease)
+	if err != nil {
+		stop()
+		return err
+	}
+	*s = session{lease: lease, lost: lost, stop: stop}
+	return nil
+}
+
+// liveness returns what this broker should say of itself.
+func (c *Controller) liveness(img *metadata.Image) metadata.Liveness {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Ready: the published image shows the granted registration, so that all
+	// subscribers have applied it; the logs were recovered before Start.
+	ready := c.published.Load().Standing(c.opts.NodeID, c.opts.Incarnation) >= metadata.Fenced
+	return metadata.Liveness{Incarnation: c.opts.Incarnation, Ready: ready, Stopping: c.stopping}
+}
+
+// presenceChanges returns what this broker has to write to be registered and
+// seen alive; nil if nothing, or if it has to wait for a predecessor's session
+// to end.
+func (c *Controller) presenceChanges(img *metadata.Image) []metadata.Change {
+	id := c.opts.NodeID
+	if other, alive := img.Alive(id); alive && other != c.opts.Incarnation {
+		if c.opts.Exclusive {
+			return metadata.Bury(img, id)
+		}
+		return nil
+	}
+	if c.opts.Exclusive && img.ControllerID() == id && img.ControllerIncarnation() != c.opts.Incarnation {
+		return metadata.Bury(img, id)
+	}
+	var changes []metadata.Change
+	if img.Standing(id, c.opts.Incarnation) == metadata.Unregistered {
+		changes = metadata.Register(img, metadata.Registration{
+			ID: id, Incarnation: c.opts.Incarnation, Rack: c.opts.Rack,
+			Endpoints: c.opts.Endpoints, PreviousEpoch: c.opts.PreviousBrokerEpoch,
+		})
+	}
+	if live := c.liveness(img); !img.Says(id, live, c.session.lease) {
+		changes = append(changes, metadata.Live(img, id, live, c.session.lease))
+	}
+	return changes
+}

@@ -1,0 +1,119 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gregor-broker/gregor/metadata"
+)
+
+// relistDelay is how long the watch loop waits before it lists everything
+// again after an error other than a compaction.
+const relistDelay = 200 * time.Millisecond
+
+// watchLoop keeps the image up with the store. It is the one goroutine that
+// publishes images and calls subscribers.
+func (c *Controller) watchLoop(img *metadata.Image) {
+	defer c.wg.Done()
+	c.apply(img)
+	for c.ctx.Err() == nil {
+		err := c.follow(img.Revision + 1)
+		if c.ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, metadata.ErrCompacted) {
+			c.log.Info().Int64("revision", img.Revision).Msg("metadata history was compacted, listing anew")
+		} else {
+			c.log.Error().Err(err).Msg("metadata watch failed, listing anew")
+			c.pause(relistDelay)
+		}
+		next, err := c.relist()
+		if err != nil {
+			if c.ctx.Err() == nil {
+				c.log.Error().Err(err).Msg("list metadata")
+			}
+			continue // and watch again from where we are
+		}
+		if next.Revision >= c.newest.Load().Revision {
+			c.apply(next)
+		}
+		img = c.newest.Load()
+	}
+}
+
+func (c *Controller) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.ctx.Done():
+	}
+}
+
+func (c *Controller) relist() (*metadata.Image, error) {
+	kvs, revision, err := c.opts.Store.Get(c.ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return metadata.FromKVs(kvs, revision)
+}
+
+// follow applies events from a revision on, until the watch ends.
+func (c *Controller) follow(from int64) error {
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	w := c.opts.Store.Watch(ctx, "", from)
+	defer w.Close()
+	for {
+		select {
+		case <-w.Ready():
+		case <-c.ctx.Done():
+			return c.ctx.Err()
+		}
+		for {
+			events, err := w.Take()
+			if err != nil {
+				return err
+			}
+			if len(events) == 0 {
+				break
+			}
+			next, err := c.newest.Load().Apply(events)
+			if err != nil {
+				return err
+			}
+			c.apply(next)
+		}
+	}
+}
+
+// apply makes img the newest, has the subscribers apply it, and publishes it.
+func (c *Controller) apply(img *metadata.Image) {
+	c.newest.Store(img)
+	old := c.published.Load()
+	if delta := metadata.Diff(old, img); !delta.Empty() {
+		for _, s := range c.subscribers {
+			s(delta, img)
+		}
+	}
+	if b := img.Broker(c.opts.NodeID); b != nil && b.Incarnation == c.opts.Incarnation {
+		if img.Standing(b.ID, b.Incarnation) >= metadata.Fenced {
+			c.brokerEpoch.Store(b.Epoch)
+		}
+	}
+	c.mu.Lock()
+	c.published.Store(img)
+	waiting := c.waiters[:0]
+	for _, w := range c.waiters {
+		if w.done(img) {
+			close(w.ch)
+		} else {
+			waiting = append(waiting, w)
+		}
+	}
+	clear(c.waiters[len(waiting):])
+	c.waiters = waiting
+	c.mu.Unlock()
+	c.signal()
+}

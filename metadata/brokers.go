@@ -1,0 +1,212 @@
+package metadata
+
+import (
+	"slices"
+)
+
+// Registration is what a broker tells of itself when it starts.
+type Registration struct {
+	ID          int32
+	Incarnation ID
+	Rack        string
+	Endpoints   []Endpoint
+	// PreviousEpoch is the broker epoch in the marker of a clean shutdown,
+	// 0 if there was none.
+	PreviousEpoch int64
+}
+
+// Standing is where a broker stands between its start and its end.
+type Standing int
+
+const (
+	// Unregistered: the store knows no registration of this incarnation.
+	Unregistered Standing = iota
+	// Pending: registered, the controller has not granted an epoch yet.
+	Pending
+	// Fenced: has an epoch, but leads nothing and is shown to no one.
+	Fenced
+	// Serving: may lead.
+	Serving
+	// ShuttingDown: hands over its leadership.
+	ShuttingDown
+)
+
+func (i *Image) brokerState(id int32) *brokerState {
+	n, ok := slices.BinarySearchFunc(i.regs, id, func(b *brokerState, id int32) int { return int(b.id) - int(id) })
+	if !ok {
+		return nil
+	}
+	return i.regs[n]
+}
+
+// Standing returns where that incarnation of a broker stands.
+func (i *Image) Standing(id int32, incarnation ID) Standing {
+	s := i.brokerState(id)
+	switch {
+	case s == nil || s.regRevision == 0 || ID(s.reg.Incarnation) != incarnation:
+		return Unregistered
+	case s.reg.Pending || s.epoch == 0:
+		return Pending
+	case s.reg.Fenced:
+		return Fenced
+	case s.reg.ShuttingDown:
+		return ShuttingDown
+	}
+	return Serving
+}
+
+// Register is the change by which a broker registers. It must not be made
+// while another incarnation gives signs of life (Alive).
+func Register(img *Image, r Registration) []Change {
+	record := regRecord{
+		V: 1, Incarnation: textID(r.Incarnation), Rack: r.Rack,
+		PreviousEpoch: r.PreviousEpoch, Pending: true, Fenced: true,
+	}
+	for _, e := range r.Endpoints {
+		record.Endpoints = append(record.Endpoints, endpointRecord(e))
+	}
+	var expect int64
+	if s := img.brokerState(r.ID); s != nil {
+		expect = s.regRevision
+	}
+	return []Change{{Op: Op{Kind: OpPut, Key: regKey(r.ID), Value: encode(record)}, Expect: expect}}
+}
+
+// Alive returns which incarnation of a broker gives signs of life.
+func (i *Image) Alive(id int32) (incarnation ID, alive bool) {
+	s := i.brokerState(id)
+	if s == nil || s.liveRev == 0 {
+		return ID{}, false
+	}
+	return ID(s.live.Incarnation), true
+}
+
+// Liveness is a broker's sign of life. Ready says that it recovered its logs
+// and applied its own registration, Stopping that it wants to shut down.
+type Liveness struct {
+	Incarnation     ID
+	Ready, Stopping bool
+}
+
+// Live is the change by which a broker gives a sign of life, tied to its lease.
+func Live(img *Image, id int32, l Liveness, lease LeaseID) Change {
+	var expect int64
+	if s := img.brokerState(id); s != nil {
+		expect = s.liveRev
+	}
+	return Change{Op: Op{
+		Kind: OpPut, Key: liveKey(id), Lease: lease,
+		Value: encode(liveRecord{V: 1, Incarnation: textID(l.Incarnation), Ready: l.Ready, Stopping: l.Stopping}),
+	}, Expect: expect}
+}
+
+// Says says whether the broker's sign of life is this one, under this lease.
+func (i *Image) Says(id int32, l Liveness, lease LeaseID) bool {
+	s := i.brokerState(id)
+	return s != nil && s.liveRev != 0 && s.liveLease == lease &&
+		s.live.Incarnation == textID(l.Incarnation) && s.live.Ready == l.Ready && s.live.Stopping == l.Stopping
+}
+
+// Bury is the changes that remove what a dead incarnation of a node left under
+// leases that have not run out yet: its sign of life and its controllership.
+// Only who knows it to be dead may make them.
+func Bury(img *Image, id int32) []Change {
+	var changes []Change
+	if s := img.brokerState(id); s != nil && s.liveRev != 0 {
+		changes = append(changes, Change{Op: Op{Kind: OpDelete, Key: liveKey(id)}, Expect: s.liveRev})
+	}
+	if c := img.controller; c.fence != 0 && c.record.ID == id {
+		changes = append(changes, Change{Op: Op{Kind: OpDelete, Key: keyController}, Expect: c.revision})
+	}
+	return changes
+}
+
+// Elect is the changes by which a node becomes controller; nil while there is
+// one. The create revision of the controller's key, which is the revision of
+// the transaction, is its fence.
+func Elect(img *Image, id int32, incarnation ID, lease LeaseID) []Change {
+	if img.controller.fence != 0 {
+		return nil
+	}
+	return []Change{
+		{Op: Op{Kind: OpPut, Key: keyController, Lease: lease, Value: encode(controllerRecord{V: 1, ID: id, Incarnation: textID(incarnation)})}},
+		{
+			Op:     Op{Kind: OpPut, Key: keyControllerEpoch, Value: encode(controllerEpochRecord{V: 1, Epoch: img.controller.epoch.Epoch + 1})},
+			Expect: img.controller.epochRevision,
+		},
+	}
+}
+
+// Fence is the compare without which a controller writes nothing.
+func Fence(fence int64) Compare {
+	return Compare{Key: keyController, Target: CreateRevision, Revision: fence}
+}
+
+// Form is the change that makes an empty store a cluster.
+func Form(id string, features map[string]int16) Change {
+	return Change{Op: Op{Kind: OpPut, Key: keyCluster, Value: encode(clusterRecord{V: 1, ClusterID: id, Features: features})}}
+}
+
+// NextBrokerChange returns what the controller does next about the brokers,
+// nil if they are as they should be. Each step is one broker's, and the
+// partitions must be swept before the next is asked for: fencing two brokers
+// from one view could leave a partition that had an in-sync replica left with
+// none.
+//
+// A broker is fenced when it gives no sign of life. A registration is granted
+// (a new epoch) after the former incarnation was fenced and swept out of its
+// partitions. A granted broker is unfenced when it says that it is ready.
+func NextBrokerChange(img *Image) []Change {
+	for _, s := range img.regs {
+		if changes := s.step(); changes != nil {
+			return changes
+		}
+	}
+	return nil
+}
+
+func (s *brokerState) step() []Change {
+	if s.regRevision == 0 {
+		return nil
+	}
+	alive := s.liveRev != 0 && s.live.Incarnation == s.reg.Incarnation
+	reg := s.reg
+	switch {
+	case reg.Pending && alive:
+		reg.Pending = false
+		return []Change{
+			s.putReg(reg),
+			{Op: Op{Kind: OpPut, Key: epochKey(s.id), Value: encode(epochRecord{V: 1, Incarnation: reg.Incarnation})}, Expect: s.epoch},
+		}
+	case reg.Pending:
+		return nil // fenced already, and nobody to grant anything
+	case !alive && !reg.Fenced:
+		reg.Fenced, reg.ShuttingDown = true, false
+	case alive && reg.Fenced && s.live.Ready && !s.live.Stopping:
+		reg.Fenced = false
+	case alive && !reg.Fenced && s.live.Stopping && !reg.ShuttingDown:
+		reg.ShuttingDown = true
+	default:
+		return nil
+	}
+	return []Change{s.putReg(reg)}
+}
+
+func (s *brokerState) putReg(r regRecord) Change {
+	r.V = 1
+	return Change{Op: Op{Kind: OpPut, Key: regKey(s.id), Value: encode(r)}, Expect: s.regRevision}
+}
+
+// ProducerIDBlock is how many producer ids one allocation takes, as in Kafka.
+const ProducerIDBlock = 1000
+
+// AllocateProducerIDs returns the next block of producer ids and the change
+// that takes it. A change that was made without its maker learning of it only
+// loses a block.
+func AllocateProducerIDs(img *Image) (first int64, change Change) {
+	first = img.producer.next
+	return first, Change{
+		Op:     Op{Kind: OpPut, Key: keyProducerIDs, Value: encode(producerRecord{V: 1, Next: first + ProducerIDBlock})},
+		Expect: img.producer.revision,
+	}
+}

@@ -1,0 +1,194 @@
+package metadata
+
+import (
+	"slices"
+	"strconv"
+)
+
+// The topic configs that elections depend on.
+const (
+	minISRKey  = "min.insync.replicas"
+	uncleanKey = "unclean.leader.election.enable"
+)
+
+// AffectsElections says whether partitions must be swept after these changes.
+func AffectsElections(alterations []ConfigAlteration) bool {
+	for _, a := range alterations {
+		if a.Resource.Type != ConfigTopic && a.Resource.Type != ConfigBroker {
+			continue
+		}
+		if a.Replace {
+			return true
+		}
+		for _, op := range a.Ops {
+			if op.Key == minISRKey || op.Key == uncleanKey {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// rules is what the next state of a partition depends on besides itself.
+type rules struct {
+	// active says whether a broker may lead and be in sync.
+	active func(id int32) bool
+	// lossy says whether a broker may have lost what it acknowledged: it
+	// restarted and could not prove a clean shutdown.
+	lossy func(id int32) bool
+	// minISR is min.insync.replicas, at least 1.
+	minISR int
+	// unclean permits a leader that may lack committed records.
+	unclean bool
+}
+
+// reassess returns the state that a partition should have, given which brokers
+// are up; p itself if that is the state it has. Replicas that are not active
+// leave the ISR. While the ISR is below min.insync.replicas, the high watermark
+// does not move, so that those who leave it stay complete: they are kept as
+// eligible leaders (KIP-966) unless they are lossy. The leader is the first of
+// the ISR, else of the eligible, in order of preference; else the last known
+// leader, if nobody else can have more; else, where that is permitted, anyone;
+// else there is none.
+func (p *Partition) reassess(r rules) *Partition {
+	next := *p
+	next.ISR = keep(p.ISR, r.active)
+	elr := func(id int32) bool {
+		return (slices.Contains(p.ELR, id) || slices.Contains(p.ISR, id)) &&
+			!slices.Contains(next.ISR, id) && !r.lossy(id)
+	}
+	next.ELR = keep(p.Replicas, elr)
+	if len(next.ISR) == 0 && p.Leader != NoLeader {
+		next.LastKnownELR = []int32{p.Leader}
+	}
+	next.elect(p, r)
+	switch {
+	case len(next.ISR) >= min(r.minISR, len(p.Replicas)):
+		next.ELR, next.LastKnownELR = nil, nil
+	case len(next.ISR) > 0:
+		next.LastKnownELR = keep(p.Replicas, func(id int32) bool {
+			known := slices.Contains(p.ISR, id) || slices.Contains(p.ELR, id) || slices.Contains(p.LastKnownELR, id)
+			return known && !slices.Contains(next.ISR, id) && !slices.Contains(next.ELR, id)
+		})
+	}
+	if next.Leader != p.Leader {
+		next.LeaderEpoch++
+	}
+	if next.Leader == p.Leader && next.Recovering == p.Recovering && slices.Equal(next.ISR, p.ISR) &&
+		sameSet(next.ELR, p.ELR) && slices.Equal(next.LastKnownELR, p.LastKnownELR) {
+		return p
+	}
+	next.PartitionEpoch++
+	return &next
+}
+
+// elect sets the leader, and what follows from it for ISR and ELR.
+func (next *Partition) elect(old *Partition, r rules) {
+	if slices.Contains(next.ISR, old.Leader) {
+		return
+	}
+	first := func(among []int32) int32 {
+		for _, id := range next.Replicas {
+			if slices.Contains(among, id) && r.active(id) {
+				return id
+			}
+		}
+		return NoLeader
+	}
+	if next.Leader = first(next.ISR); next.Leader != NoLeader {
+		return
+	}
+	if next.Leader = first(next.ELR); next.Leader != NoLeader {
+		next.ISR = []int32{next.Leader}
+		next.ELR = keep(next.ELR, func(id int32) bool { return id != next.Leader })
+		return
+	}
+	if len(next.ISR) == 0 && len(next.ELR) == 0 && len(next.LastKnownELR) == 1 {
+		next.Leader = first(next.LastKnownELR)
+	}
+	if next.Leader == NoLeader && r.unclean {
+		next.Leader = first(next.Replicas)
+	}
+	if next.Leader != NoLeader {
+		next.ISR, next.ELR, next.LastKnownELR = []int32{next.Leader}, nil, nil
+		next.Recovering = true
+	}
+}
+
+func keep(ids []int32, ok func(int32) bool) []int32 {
+	var kept []int32
+	for _, id := range ids {
+		if ok(id) {
+			kept = append(kept, id)
+		}
+	}
+	return kept
+}
+
+func sameSet(a, b []int32) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	return !slices.ContainsFunc(a, func(id int32) bool { return !slices.Contains(b, id) })
+}
+
+// rulesFor returns the rules of one topic's partitions.
+func (i *Image) rulesFor(env *Env, t *Topic) rules {
+	return rules{
+		active:  i.active,
+		lossy:   i.lossy,
+		minISR:  max(1, i.intConfig(t, minISRKey, env.MinInsyncReplicas)),
+		unclean: i.boolConfig(t, uncleanKey, env.UncleanLeaderElection),
+	}
+}
+
+// topicConfig returns a config as set for the topic or as the default of all
+// brokers.
+func (i *Image) topicConfig(t *Topic, key string) (string, bool) {
+	if v, ok := t.Configs[key]; ok {
+		return v, true
+	}
+	v, ok := i.Config(ConfigResource{Type: ConfigBroker})[key]
+	return v, ok
+}
+
+func (i *Image) intConfig(t *Topic, key string, static int) int {
+	if v, ok := i.topicConfig(t, key); ok {
+		if n, err := strconv.Atoi(v); err == nil {
+			return n
+		}
+	}
+	return static
+}
+
+func (i *Image) boolConfig(t *Topic, key string, static bool) bool {
+	if v, ok := i.topicConfig(t, key); ok {
+		if b, err := strconv.ParseBool(v); err == nil {
+			return b
+		}
+	}
+	return static
+}
+
+// lossy says whether a broker waits for its registration to be granted without
+// proof of a clean shutdown of its former incarnation.
+func (i *Image) lossy(id int32) bool {
+	s := i.brokerState(id)
+	return s != nil && s.reg.Pending && (s.epoch == 0 || s.reg.PreviousEpoch != s.epoch)
+}
+
+// Sweep returns the changes of all partitions that are not as they should be,
+// given which brokers are up. Each compares the revision of what it replaces,
+// so that any part of them may be written and the rest be asked for again.
+func Sweep(img *Image, env *Env) []Change {
+	var changes []Change
+	for _, t := range img.topics.all() {
+		r := img.rulesFor(env, t)
+		for n, p := range t.Partitions {
+			if next := p.reassess(r); next != p {
+				changes = append(changes, putPart(t.ID, int32(n), next, p.Revision))
+			}
+		}
+	}
+	return changes
+}

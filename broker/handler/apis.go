@@ -1,9 +1,6 @@
 package handler
 
 import (
-	"context"
-
-	"github.com/gregor-broker/gregor/protocol"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -14,6 +11,13 @@ type API struct {
 	// this range is a promise: everything it can ask for is answered.
 	Min, Max int16
 	handle   Func
+	// decode, if set, decodes the body instead of protocol.Decode: into memory
+	// that r keeps for the next request.
+	decode func(r *Request, body []byte) (kmsg.Request, error)
+	// Detached says that the decoded request aliases nothing of its frame,
+	// whose memory is then given back before the handler runs: it may wait
+	// for long.
+	Detached bool
 }
 
 // Func answers one request. A Kafka error code belongs into the response; an
@@ -21,18 +25,6 @@ type API struct {
 // answered at all. A nil response with a nil error means that the client
 // expects none (Produce with acks=0).
 type Func func(b *Broker, r *Request) (kmsg.Response, error)
-
-// Request is one decoded request with what the handlers need to know about
-// where it came from.
-type Request struct {
-	Header protocol.Header
-	// Body aliases the connection's frame buffer: byte slices in it are
-	// valid until the handler returns and must be copied to be kept.
-	Body kmsg.Request
-	Conn *ConnInfo
-	// Ctx ends when the connection or the broker closes.
-	Ctx context.Context
-}
 
 // ConnInfo describes the client's end of a connection.
 type ConnInfo struct {
@@ -52,6 +44,8 @@ type ConnInfo struct {
 // once.
 func apis() []API {
 	return []API{
+		{Key: 0, Min: 0, Max: 13, handle: produce, decode: decodeProduce},
+		{Key: 1, Min: 4, Max: 18, handle: fetch, decode: decodeFetch, Detached: true},
 		{Key: 2, Min: 1, Max: 11, handle: listOffsets},
 		{Key: 18, Min: 0, Max: 4, handle: apiVersions},
 		{Key: 21, Min: 0, Max: 2, handle: deleteRecords},

@@ -45,6 +45,9 @@ type Broker struct {
 	apis    map[int16]*API
 	apiKeys []kmsg.ApiVersionsResponseApiKey
 
+	sessions      *sessionCache
+	fetchMaxBytes int32
+
 	producerIDs *producerIDs
 }
 
@@ -105,6 +108,8 @@ func New(b Broker) (*Broker, error) {
 		b.Features = DefaultFeatures()
 	}
 	b.producerIDs = &producerIDs{}
+	b.fetchMaxBytes = b.Config.Int32("fetch.max.bytes")
+	b.sessions = newSessionCache(b.Config.Int("max.incremental.fetch.session.cache.slots"), b.Now)
 	rows := apis()
 	slices.SortFunc(rows, func(x, y API) int { return int(x.Key) - int(y.Key) })
 	b.apis = make(map[int16]*API, len(rows))

@@ -49,8 +49,8 @@ var layers = map[string]layer{
 		third: []string{kmsg, kerr, zerolog},
 	},
 	"broker": {
-		ours:  []string{"protocol", "broker/handler", "broker/auth", "storage", "config"},
-		third: []string{kmsg, kerr, zerolog, xsys},
+		ours:  []string{"protocol", "broker/handler", "broker/auth", "storage", "storage/vfs", "config"},
+		third: []string{kmsg, kerr, zerolog, xsys, prometheus},
 	},
 	"node":          {all: true},
 	"brokertest":    {ours: []string{"node", "config", "metadata", "metadata/memstore"}, third: []string{zerolog}},
@@ -91,6 +91,7 @@ const (
 	goleak     = "go.uber.org/goleak"
 	rapid      = "pgregory.net/rapid"
 	datadriven = "github.com/cockroachdb/datadriven"
+	prometheus = "github.com/prometheus/client_golang"
 )
 
 var etcd = []string{"go.etcd.io/etcd", "go.etcd.io/raft", "go.uber.org/zap", "google.golang.org/grpc"}

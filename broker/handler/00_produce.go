@@ -1,0 +1,424 @@
+package handler
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/protocol"
+	"github.com/gregor-broker/gregor/replication"
+	"github.com/gregor-broker/gregor/storage"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Produce (0), versions 3 to 13; 0 to 2 are advertised and refused.
+//
+//   - Apache Kafka 4 advertises 0 to 2, because librdkafka takes their absence
+//     for a broker without compression, and closes the connection of a client
+//     that sends one: their record format is not supported any more.
+//   - v3 brought record batches (KIP-98), v7 zstd (KIP-110), v5 the log start
+//     offset, v8 the errors of single records (KIP-467), v9 is flexible, v10
+//     names the current leader on NOT_LEADER_OR_FOLLOWER (KIP-951), v11 and
+//     v12 belong to transactions (KIP-890), v13 names topics by id (KIP-516).
+//   - With acks=0 there is no response. An error closes the connection then,
+//     which is the only way to make the client look for the leader.
+//   - The records alias the frame and are stamped in place; nothing of them is
+//     copied on their way to the log. A request of a size seen before allocates
+//     next to nothing: decoded request and response are kept with the Request.
+func produce(b *Broker, r *Request) (kmsg.Response, error) {
+	c := &r.produce
+	req := &c.req
+	resp := c.answer()
+	if !validAcks(req.Acks) {
+		c.refuseAll(kerr.InvalidRequiredAcks)
+		return c.finish()
+	}
+	opts := replication.AppendOptions{
+		Acks: req.Acks, Version: req.Version, Origin: storage.Client,
+		AllowInternal: r.Header.ClientID == adminClientID,
+		Now:           b.Now(),
+	}
+	for i := range req.Topics {
+		t, rt := &req.Topics[i], &resp.Topics[i]
+		for j := range t.Partitions {
+			out := &rt.Partitions[j]
+			p, end, err := produceTo(b, t, &t.Partitions[j], opts, out)
+			if err != nil {
+				c.failed(b, r, out, t, p, err)
+			} else if req.Acks == -1 {
+				c.wait(p, end, out)
+			}
+		}
+	}
+	if c.waiter != nil {
+		c.await(r)
+	}
+	return c.finish()
+}
+
+// adminClientID is the client id that Kafka lets write to internal topics: the
+// one its own tools send.
+const adminClientID = "__admin_client"
+
+func validAcks(acks int16) bool { return acks >= -1 && acks <= 1 }
+
+// errOldProduce closes the connection, as Kafka does.
+var errOldProduce = errors.New("produce versions 0 to 2 are not supported")
+
+// produceTo appends the records of one partition, fills in the answer and
+// returns the offset behind them. The partition is nil if it is not on this
+// broker.
+func produceTo(b *Broker, t *kmsg.ProduceRequestTopic, rec *kmsg.ProduceRequestTopicPartition, opts replication.AppendOptions, out *kmsg.ProduceResponseTopicPartition) (*replication.Partition, int64, error) {
+	var p *replication.Partition
+	var err error
+	if opts.Version >= 13 {
+		p, err = b.Partitions.PartitionByID(t.TopicID, rec.Partition)
+	} else {
+		p, err = b.Partitions.Partition(t.Topic, rec.Partition)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := refuseTransactions(rec.Records); err != nil {
+		return p, 0, err
+	}
+	res, err := p.Append(rec.Records, opts)
+	if err != nil {
+		return p, 0, err
+	}
+	out.BaseOffset, out.LogAppendTime, out.LogStartOffset = res.FirstOffset, res.LogAppendTimeMs, res.LogStartOffset
+	return p, res.LastOffset + 1, nil
+}
+
+// refuseTransactions refuses transactional batches: there is no transaction
+// they could belong to. Every batch is looked at, whatever the request says of
+// itself (CVE-2018-17196).
+func refuseTransactions(records []byte) error {
+	for len(records) > 0 {
+		batch, rest, err := protocol.NextBatch(records)
+		if err != nil {
+			return nil // Append says what is wrong with it
+		}
+		if batch.IsTransactional() {
+			return fmt.Errorf("%w: no transaction is ongoing", kerr.InvalidTxnState)
+		}
+		records = rest
+	}
+	return nil
+}
+
+// produceCall is what one produce request needs, kept for the next.
+type produceCall struct {
+	req     kmsg.ProduceRequest
+	resp    produceResponse
+	pending []pendingProduce
+	waiter  *replication.ProduceWait
+}
+
+// pendingProduce is one partition's answer that waits for the high watermark.
+type pendingProduce struct {
+	out  *kmsg.ProduceResponseTopicPartition
+	part int
+}
+
+const keepElements = 64 // of a reused slice, so that one huge request does not stay
+
+func (c *produceCall) reset() {
+	if cap(c.req.Topics) > keepElements {
+		*c = produceCall{}
+		return
+	}
+	all := c.req.Topics[:cap(c.req.Topics)]
+	for i := range all {
+		if cap(all[i].Partitions) > keepElements {
+			*c = produceCall{}
+			return
+		}
+		for j := range all[i].Partitions {
+			all[i].Partitions[j].Records = nil // of the frame's buffer
+		}
+	}
+	clear(c.pending)
+	c.pending, c.waiter = c.pending[:0], nil
+	c.resp.failed = nil
+}
+
+// decodeProduce is kmsg's decoding into memory that is used again.
+func decodeProduce(r *Request, body []byte) (kmsg.Request, error) {
+	req := &r.produce.req
+	req.Version = r.Header.Version
+	if req.Version < 3 {
+		return nil, errOldProduce
+	}
+	w := wireReader{b: body, flexible: req.Version >= 9}
+	req.TransactionID = nil
+	if id, null := w.nullableStr(""); !null {
+		s := id // only this one escapes
+		req.TransactionID = &s
+	}
+	req.Acks = w.int16()
+	req.TimeoutMillis = w.int32()
+	leastTopic := 1 + 1 + 1
+	if req.Version < 9 {
+		leastTopic = 2 + 4
+	}
+	req.Topics = resize(req.Topics, w.count(leastTopic))
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		if req.Version >= 13 {
+			t.TopicID = w.uuid()
+		} else {
+			t.Topic = w.str(t.Topic)
+		}
+		t.Partitions = resize(t.Partitions, w.count(4+1))
+		for j := range t.Partitions {
+			p := &t.Partitions[j]
+			p.Partition = w.int32()
+			p.Records = w.bytes()
+			w.tags(nil)
+		}
+		w.tags(nil)
+	}
+	w.tags(nil)
+	if w.bad {
+		return nil, errMalformed
+	}
+	return req, nil
+}
+
+// resize returns s with n elements, which keep what they held before: nested
+// slices are used again, everything else must be set.
+func resize[T any](s []T, n int) []T {
+	if n <= cap(s) {
+		return s[:n]
+	}
+	return append(s[:cap(s)], make([]T, n-cap(s))...)
+}
+
+// answer prepares a response with an entry for each partition asked for.
+func (c *produceCall) answer() *produceResponse {
+	resp := &c.resp
+	resp.Version = c.req.Version
+	resp.ThrottleMillis, resp.Brokers, resp.failed = 0, nil, nil
+	resp.Topics = resize(resp.Topics, len(c.req.Topics))
+	for i := range resp.Topics {
+		t := &resp.Topics[i]
+		t.Topic, t.TopicID = c.req.Topics[i].Topic, c.req.Topics[i].TopicID
+		t.Partitions = resize(t.Partitions, len(c.req.Topics[i].Partitions))
+		for j := range t.Partitions {
+			t.Partitions[j] = kmsg.ProduceResponseTopicPartition{
+				Partition:  c.req.Topics[i].Partitions[j].Partition,
+				BaseOffset: -1, LogAppendTime: -1, LogStartOffset: -1,
+				CurrentLeader: kmsg.ProduceResponseTopicPartitionCurrentLeader{LeaderID: -1, LeaderEpoch: -1},
+			}
+		}
+	}
+	return resp
+}
+
+// refuseAll answers every partition with the same error.
+func (c *produceCall) refuseAll(err error) {
+	for i := range c.resp.Topics {
+		for j := range c.resp.Topics[i].Partitions {
+			c.resp.Topics[i].Partitions[j].ErrorCode = protocol.Code(err)
+		}
+	}
+	c.resp.failed = err
+}
+
+// failed fills in the answer of a partition that was not appended to.
+func (c *produceCall) failed(b *Broker, r *Request, out *kmsg.ProduceResponseTopicPartition, t *kmsg.ProduceRequestTopic, p *replication.Partition, err error) {
+	out.ErrorCode = protocol.Code(err)
+	c.resp.failed = err
+	if out.ErrorCode == kerr.UnknownServerError.Code {
+		b.Log.Error().Err(err).Str("topic", t.Topic).Int32("partition", out.Partition).Msg("cannot append")
+	}
+	var invalid *storage.InvalidRecordError
+	if errors.As(err, &invalid) {
+		out.ErrorMessage = &invalid.Message
+		for _, re := range invalid.Records {
+			e := kmsg.NewProduceResponseTopicPartitionErrorRecord()
+			e.RelativeOffset = re.Index
+			e.ErrorMessage = kmsg.StringPtr(re.Message)
+			out.ErrorRecords = append(out.ErrorRecords, e)
+		}
+	}
+	if p != nil && tellsLogStart(out.ErrorCode) {
+		out.LogStartOffset = p.Snapshot().LogStart
+	}
+	if out.ErrorCode == kerr.NotLeaderForPartition.Code && c.req.Version >= 10 {
+		c.nameLeader(b, r, t, out)
+	}
+}
+
+// tellsLogStart says which errors Kafka answers with the log start offset: those
+// of the producer's state and of single records, for which it tells the
+// producer whether what it misses was deleted.
+func tellsLogStart(code int16) bool {
+	switch code {
+	case kerr.UnknownTopicOrPartition.Code, kerr.UnknownTopicID.Code, kerr.NotLeaderForPartition.Code,
+		kerr.MessageTooLarge.Code, kerr.RecordListTooLarge.Code, kerr.CorruptMessage.Code,
+		kerr.KafkaStorageError.Code, kerr.InvalidTopicException.Code, kerr.InvalidTxnState.Code,
+		kerr.NotEnoughReplicas.Code:
+		return false
+	}
+	return true
+}
+
+// nameLeader tells the client where to go instead (KIP-951).
+func (c *produceCall) nameLeader(b *Broker, r *Request, t *kmsg.ProduceRequestTopic, out *kmsg.ProduceResponseTopicPartition) {
+	img := b.Cluster.Image()
+	topic := img.Topic(t.Topic)
+	if c.req.Version >= 13 {
+		topic = img.TopicByID(t.TopicID)
+	}
+	leader, epoch := leaderOf(topic, out.Partition)
+	out.CurrentLeader.LeaderID, out.CurrentLeader.LeaderEpoch = leader, epoch
+	for _, known := range c.resp.Brokers {
+		if known.NodeID == leader {
+			return
+		}
+	}
+	if broker, ep := endpointOf(img, leader, r.Conn.Listener); ep != nil {
+		e := kmsg.NewProduceResponseBroker()
+		e.NodeID, e.Host, e.Port, e.Rack = leader, ep.Host, ep.Port, rackOf(broker)
+		c.resp.Brokers = append(c.resp.Brokers, e)
+	}
+}
+
+// leaderOf is the leader and leader epoch of a partition, -1 where unknown.
+func leaderOf(t *metadata.Topic, partition int32) (leader, epoch int32) {
+	if t == nil || partition < 0 || int(partition) >= len(t.Partitions) {
+		return -1, -1
+	}
+	p := t.Partitions[partition]
+	return p.Leader, p.LeaderEpoch
+}
+
+// endpointOf is how clients of a listener reach a broker; nil if they cannot.
+func endpointOf(img *metadata.Image, id int32, listener string) (*metadata.Broker, *metadata.Endpoint) {
+	broker := img.Broker(id)
+	if broker == nil || broker.Fenced {
+		return nil, nil
+	}
+	for i := range broker.Endpoints {
+		if broker.Endpoints[i].Listener == listener {
+			return broker, &broker.Endpoints[i]
+		}
+	}
+	return nil, nil
+}
+
+func rackOf(b *metadata.Broker) *string {
+	if b.Rack == "" {
+		return nil
+	}
+	return &b.Rack
+}
+
+// wait notes that an answer waits until the high watermark reaches end.
+func (c *produceCall) wait(p *replication.Partition, end int64, out *kmsg.ProduceResponseTopicPartition) {
+	if c.waiter == nil {
+		c.waiter = new(replication.ProduceWait)
+	}
+	c.pending = append(c.pending, pendingProduce{out: out, part: c.waiter.Add(p, end)})
+}
+
+// await waits for all partitions. What was not committed in time was appended
+// all the same; its base offset stands.
+func (c *produceCall) await(r *Request) {
+	c.waiter.Wait(r.Ctx, time.Duration(c.req.TimeoutMillis)*time.Millisecond)
+	for _, w := range c.pending {
+		if err := c.waiter.Err(w.part); err != nil {
+			w.out.ErrorCode = protocol.Code(err)
+			c.resp.failed = err
+		}
+	}
+}
+
+// errProduceFailed closes the connection of a client that wants no response.
+var errProduceFailed = errors.New("produce with acks=0 failed")
+
+func (c *produceCall) finish() (kmsg.Response, error) {
+	if c.req.Acks != 0 {
+		return &c.resp, nil
+	}
+	if c.resp.failed != nil {
+		return nil, fmt.Errorf("%w: %w", errProduceFailed, c.resp.failed)
+	}
+	return nil, nil
+}
+
+// produceResponse is kmsg's response with an encoder that needs no reflection.
+type produceResponse struct {
+	kmsg.ProduceResponse
+	// failed is the error of one of the partitions.
+	failed error
+}
+
+// AppendTo encodes the response; the tests compare it with kmsg's.
+func (r *produceResponse) AppendTo(dst []byte) []byte {
+	v := r.Version
+	flex := v >= 9
+	dst = appendCount(dst, flex, len(r.Topics))
+	for i := range r.Topics {
+		t := &r.Topics[i]
+		if v >= 13 {
+			dst = append(dst, t.TopicID[:]...)
+		} else {
+			dst = appendString(dst, flex, t.Topic)
+		}
+		dst = appendCount(dst, flex, len(t.Partitions))
+		for j := range t.Partitions {
+			dst = appendProduced(dst, v, &t.Partitions[j])
+		}
+		if flex {
+			dst = append(dst, 0)
+		}
+	}
+	dst = be.AppendUint32(dst, uint32(r.ThrottleMillis))
+	if !flex {
+		return dst
+	}
+	if len(r.Brokers) == 0 {
+		return append(dst, 0)
+	}
+	at := len(dst)
+	dst = appendCount(append(dst, 1, 0), true, len(r.Brokers))
+	for i := range r.Brokers {
+		e := &r.Brokers[i]
+		dst = appendEndpoint(dst, e.NodeID, e.Host, e.Port, e.Rack)
+	}
+	return sizeTag(dst, at+2)
+}
+
+func appendProduced(dst []byte, v int16, p *kmsg.ProduceResponseTopicPartition) []byte {
+	flex := v >= 9
+	dst = be.AppendUint32(dst, uint32(p.Partition))
+	dst = be.AppendUint16(dst, uint16(p.ErrorCode))
+	dst = be.AppendUint64(dst, uint64(p.BaseOffset))
+	dst = be.AppendUint64(dst, uint64(p.LogAppendTime))
+	if v >= 5 {
+		dst = be.AppendUint64(dst, uint64(p.LogStartOffset))
+	}
+	if v >= 8 {
+		dst = appendCount(dst, flex, len(p.ErrorRecords))
+		for i := range p.ErrorRecords {
+			dst = be.AppendUint32(dst, uint32(p.ErrorRecords[i].RelativeOffset))
+			dst = appendNullableString(dst, flex, p.ErrorRecords[i].ErrorMessage)
+			if flex {
+				dst = append(dst, 0)
+			}
+		}
+		dst = appendNullableString(dst, flex, p.ErrorMessage)
+	}
+	if !flex {
+		return dst
+	}
+	if p.CurrentLeader.LeaderID < 0 && p.CurrentLeader.LeaderEpoch < 0 {
+		return append(dst, 0)
+	}
+	return appendLeaderTag(append(dst, 1), 0, p.CurrentLeader.LeaderID, p.CurrentLeader.LeaderEpoch)
+}

@@ -1,0 +1,339 @@
+package handler
+
+import (
+	"time"
+
+	"github.com/gregor-broker/gregor/protocol"
+	"github.com/gregor-broker/gregor/replication"
+	"github.com/gregor-broker/gregor/storage"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Fetch (1), versions 4 to 18.
+//
+//   - v4 brought isolation levels (KIP-98), v5 the log start offset, v7
+//     incremental sessions (KIP-227), v9 leader epochs (KIP-320), v11 the
+//     reader's rack (KIP-392), v12 is flexible and tells divergence (KIP-595),
+//     v13 names topics by id (KIP-516), v15 moves the replica id into a tag
+//     (KIP-903), v16 names the current leader (KIP-951), v17 and v18 belong to
+//     followers (KIP-853, KIP-1166).
+//   - The answer leaves when min bytes are there, when max wait is over, or at
+//     once when a partition fails to be read. As in Kafka an unknown topic is no
+//     reason to hurry: a client that asks for one would ask without pause.
+//   - Max bytes, of the request and of a partition, bound the answer, except
+//     that the first batch of the first partition that has any is sent whole.
+//   - The records stay in their files; see fetchResponse.
+//   - What a poll of a session costs depends on how many partitions have
+//     something, not on how many are subscribed; see fetchSession.
+func fetch(b *Broker, r *Request) (kmsg.Response, error) {
+	f := &r.fetch
+	f.b, f.r = b, r
+	f.resp.reset(f.req.Version)
+	f.limits()
+	s, err := b.sessions.open(f)
+	if err != nil {
+		f.resp.ErrorCode = protocol.Code(err)
+		return &f.resp, nil
+	}
+	if err := s.poll(f); err != nil {
+		f.resp.dropResults()
+		f.resp.ErrorCode, f.resp.SessionID = protocol.Code(err), s.id
+	}
+	return &f.resp, nil
+}
+
+// fetchCall is what one fetch request needs, kept for the next.
+type fetchCall struct {
+	req  kmsg.FetchRequest
+	resp fetchResponse
+
+	b *Broker
+	r *Request
+
+	replicaID          int32
+	brokerEpoch        int64
+	maxBytes, minBytes int
+	maxWait            time.Duration
+
+	// ready is scratch for the watches that a poll looks at. entries and single
+	// are what a request without a session asks for.
+	ready   []*replication.Watch
+	entries []fetchEntry
+	single  fetchSession
+	timer   *time.Timer
+	// partitions is how many the request names.
+	partitions int
+
+	// What this pass over the partitions found:
+	bytes  int
+	served bool // a partition gave records
+	hurry  bool // the answer must not wait
+	known  bool // a partition of the cluster was asked for
+}
+
+func (f *fetchCall) reset() {
+	f.resp.dropResults()
+	f.b, f.r = nil, nil
+	if f.partitions > keepElements || len(f.req.Topics) > keepElements || cap(f.ready) > keepElements || cap(f.resp.results) > keepElements {
+		*f = fetchCall{timer: f.timer}
+		return
+	}
+	clear(f.entries)
+	clear(f.ready[:cap(f.ready)])
+	f.entries, f.ready, f.partitions = f.entries[:0], f.ready[:0], 0
+}
+
+// longestWait bounds max wait: it is as long as Kafka lets a connection be
+// without traffic, so no client can rely on more.
+const longestWait = 10 * time.Minute
+
+// limits derives what bounds the answer.
+func (f *fetchCall) limits() {
+	req := &f.req
+	f.maxBytes = int(max(0, min(req.MaxBytes, f.b.fetchMaxBytes)))
+	f.minBytes = min(int(req.MinBytes), f.maxBytes)
+	f.maxWait = min(time.Duration(req.MaxWaitMillis)*time.Millisecond, longestWait)
+	f.replicaID, f.brokerEpoch = req.ReplicaID, -1
+	if req.Version >= 15 {
+		f.replicaID, f.brokerEpoch = req.ReplicaState.ID, req.ReplicaState.Epoch
+	}
+}
+
+// fetchEntry is one partition that a request or a session asks for.
+type fetchEntry struct {
+	topic     string
+	id        [16]byte
+	partition int32
+
+	// As the client told last:
+	offset, logStart       int64
+	leaderEpoch, lastEpoch int32
+	maxBytes               int32
+
+	// part is nil while the partition is not known here, watch while nobody
+	// has waited for it. lost is set while a session keeps it among its lost.
+	part  *replication.Partition
+	watch *replication.Watch
+	lost  bool
+
+	// What the last answer of the session told, -1 after an error: only what
+	// differs is told again.
+	toldHighWatermark, toldLogStart int64
+}
+
+// newFetchEntry is an entry of which the client was told nothing yet.
+func newFetchEntry(t *kmsg.FetchRequestTopic, p *kmsg.FetchRequestTopicPartition) fetchEntry {
+	e := fetchEntry{topic: t.Topic, id: t.TopicID, partition: p.Partition, toldHighWatermark: -1, toldLogStart: -1}
+	e.set(p)
+	return e
+}
+
+// set takes over what a request says about the partition. Only the position
+// changes: responses that are being sent still read the rest.
+func (e *fetchEntry) set(p *kmsg.FetchRequestTopicPartition) {
+	e.offset, e.logStart = p.FetchOffset, p.LogStartOffset
+	e.leaderEpoch, e.lastEpoch = p.CurrentLeaderEpoch, p.LastFetchedEpoch
+	e.maxBytes = p.PartitionMaxBytes
+}
+
+// find looks the partition up unless it is known.
+func (e *fetchEntry) find(b *Broker, byID bool) (err error) {
+	if e.part != nil {
+		return nil
+	}
+	if byID {
+		e.part, err = b.Partitions.PartitionByID(e.id, e.partition)
+	} else {
+		e.part, err = b.Partitions.Partition(e.topic, e.partition)
+	}
+	return err
+}
+
+// unwatch forgets the partition and the interest in it.
+func (e *fetchEntry) unwatch() {
+	if e.watch != nil {
+		e.watch.Close()
+	}
+	e.watch, e.part = nil, nil
+}
+
+// begin starts a pass over the partitions.
+func (f *fetchCall) begin() {
+	f.resp.dropResults()
+	f.bytes, f.served, f.hurry, f.known = 0, false, false, false
+}
+
+// read reads one partition into the response, and out of it again if onlyNews
+// is set and there is no news. It reports whether there was news.
+func (f *fetchCall) read(e *fetchEntry, onlyNews bool) bool {
+	res := f.resp.add(e)
+	err := e.find(f.b, f.byID())
+	if err == nil {
+		f.known = true
+		res.ReadResult, err = e.part.Read(replication.ReadOptions{
+			Offset: e.offset, MaxBytes: max(0, min(int(e.maxBytes), f.maxBytes-f.bytes)), MinOneBatch: !f.served,
+			Isolation: f.req.IsolationLevel, CurrentLeaderEpoch: e.leaderEpoch, LastFetchedEpoch: e.lastEpoch,
+			ReplicaID: f.replicaID, BrokerEpoch: f.brokerEpoch, LogStart: e.logStart,
+			AllowFollower: f.req.Version >= 11,
+		})
+		f.hurry = f.hurry || err != nil || res.Diverging != nil || res.PreferredReplica >= 0
+	} else if code := protocol.Code(err); code != kerr.UnknownTopicOrPartition.Code && code != kerr.UnknownTopicID.Code {
+		f.known, f.hurry = true, true
+	}
+	if err != nil {
+		f.failed(e, res, err)
+		return true
+	}
+	if f.req.IsolationLevel == 1 && res.Aborted == nil {
+		res.Aborted = []storage.AbortedTxn{} // none, but not null
+	}
+	f.bytes += res.Slice.Len
+	f.served = f.served || res.Slice.Len > 0
+	if onlyNews && !res.news() {
+		f.resp.dropLast()
+		return false
+	}
+	return true
+}
+
+// failed makes res the answer of a partition that could not be read.
+func (f *fetchCall) failed(e *fetchEntry, res *fetchResult, err error) {
+	res.Slice.Release()
+	res.ReadResult = replication.ReadResult{HighWatermark: -1, LastStableOffset: -1, LogStartOffset: -1, PreferredReplica: -1}
+	res.code = protocol.Code(err)
+	switch res.code {
+	case kerr.UnknownServerError.Code:
+		f.b.Log.Error().Err(err).Str("topic", e.topic).Int32("partition", e.partition).Msg("cannot read")
+	case kerr.NotLeaderForPartition.Code, kerr.FencedLeaderEpoch.Code:
+		if f.req.Version >= 16 {
+			f.nameLeader(e, res)
+		}
+	}
+	if e.part != nil && e.part.Gone() != nil {
+		e.unwatch() // the next poll looks it up again
+	}
+}
+
+// nameLeader tells the client where to go instead (KIP-951).
+func (f *fetchCall) nameLeader(e *fetchEntry, res *fetchResult) {
+	img := f.b.Cluster.Image()
+	topic := img.Topic(e.topic)
+	if f.byID() {
+		topic = img.TopicByID(e.id)
+	}
+	res.leader, res.leaderEpoch = leaderOf(topic, e.partition)
+	f.resp.addEndpoint(img, res.leader, f.r.Conn.Listener)
+}
+
+// byID tells how the request names topics.
+func (f *fetchCall) byID() bool { return f.req.Version >= 13 }
+
+// enough reports whether the answer can leave.
+func (f *fetchCall) enough() bool {
+	return f.hurry || !f.known || f.bytes >= f.minBytes
+}
+
+// startTimer starts the clock of max wait.
+func (f *fetchCall) startTimer() {
+	if f.timer == nil {
+		f.timer = time.NewTimer(f.maxWait)
+	} else {
+		f.timer.Reset(f.maxWait)
+	}
+}
+
+// decodeFetch is kmsg's decoding into memory that is used again.
+func decodeFetch(r *Request, body []byte) (kmsg.Request, error) {
+	req := &r.fetch.req
+	v := r.Header.Version
+	req.Version = v
+	req.ClusterID = nil
+	req.ReplicaID, req.ReplicaState.ID, req.ReplicaState.Epoch = -1, -1, -1
+	req.SessionID, req.SessionEpoch = 0, -1
+	w := wireReader{b: body, flexible: v >= 12}
+	if v <= 14 {
+		req.ReplicaID = w.int32()
+	}
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.IsolationLevel = w.int32(), w.int32(), w.int32(), w.int8()
+	if v >= 7 {
+		req.SessionID, req.SessionEpoch = w.int32(), w.int32()
+	}
+	leastTopic, leastPartition := 3, 4+8+4
+	if v < 12 {
+		leastTopic = 2 + 4
+	}
+	req.Topics = resize(req.Topics, w.count(leastTopic))
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		if v >= 13 {
+			t.Topic, t.TopicID = "", w.uuid()
+		} else {
+			t.Topic, t.TopicID = w.str(t.Topic), [16]byte{}
+		}
+		t.Partitions = resize(t.Partitions, w.count(leastPartition))
+		r.fetch.partitions += len(t.Partitions)
+		for j := range t.Partitions {
+			decodeFetchPartition(&w, v, &t.Partitions[j])
+		}
+		w.tags(nil)
+	}
+	req.ForgottenTopics = req.ForgottenTopics[:0]
+	if v >= 7 {
+		decodeForgotten(&w, v, req)
+	}
+	if v >= 11 {
+		req.Rack = w.str(req.Rack)
+	}
+	if w.flexible && len(w.b) > 0 && w.b[0] == 0 {
+		w.take(1) // no tags, as nearly always
+	} else {
+		w.tags(func(tag uint32, body *wireReader) {
+			if tag == 1 {
+				req.ReplicaState.ID, req.ReplicaState.Epoch = body.int32(), body.int64()
+			}
+		})
+	}
+	if w.bad {
+		return nil, errMalformed
+	}
+	return req, nil
+}
+
+func decodeFetchPartition(w *wireReader, v int16, p *kmsg.FetchRequestTopicPartition) {
+	p.CurrentLeaderEpoch, p.LastFetchedEpoch, p.LogStartOffset = -1, -1, -1
+	p.Partition = w.int32()
+	if v >= 9 {
+		p.CurrentLeaderEpoch = w.int32()
+	}
+	p.FetchOffset = w.int64()
+	if v >= 12 {
+		p.LastFetchedEpoch = w.int32()
+	}
+	if v >= 5 {
+		p.LogStartOffset = w.int64()
+	}
+	p.PartitionMaxBytes = w.int32()
+	w.tags(nil)
+}
+
+func decodeForgotten(w *wireReader, v int16, req *kmsg.FetchRequest) {
+	least := 3
+	if v < 12 {
+		least = 2 + 4
+	}
+	req.ForgottenTopics = resize(req.ForgottenTopics, w.count(least))
+	for i := range req.ForgottenTopics {
+		t := &req.ForgottenTopics[i]
+		if v >= 13 {
+			t.Topic, t.TopicID = "", w.uuid()
+		} else {
+			t.Topic, t.TopicID = w.str(t.Topic), [16]byte{}
+		}
+		t.Partitions = resize(t.Partitions, w.count(4))
+		for j := range t.Partitions {
+			t.Partitions[j] = w.int32()
+		}
+		w.tags(nil)
+	}
+}

@@ -25,6 +25,7 @@ type Broker struct {
 	args    []string
 	ready   string // the broker serves once it printed a line with this
 	cmd     *exec.Cmd
+	served  chan struct{}
 	exited  chan struct{}
 	log     *tail
 }
@@ -133,6 +134,14 @@ const startTimeout = 90 * time.Second
 
 // Start starts the process (again) and returns once it said that it serves.
 func (b *Broker) Start() error {
+	if err := b.Launch(); err != nil {
+		return err
+	}
+	return b.AwaitReady()
+}
+
+// Launch starts the process and does not wait for it.
+func (b *Broker) Launch() error {
 	if b.program == "" {
 		return errors.New("not our broker to start")
 	}
@@ -158,13 +167,18 @@ func (b *Broker) Start() error {
 		b.follow(r, ready)
 		_ = cmd.Wait()
 	}()
-	b.cmd, b.exited = cmd, exited
+	b.cmd, b.exited, b.served = cmd, exited, ready
+	return nil
+}
+
+// AwaitReady returns once the process said that it serves.
+func (b *Broker) AwaitReady() error {
 	limit := time.NewTimer(startTimeout)
 	defer limit.Stop()
 	select {
-	case <-ready:
+	case <-b.served:
 		return nil
-	case <-exited:
+	case <-b.exited:
 		return fmt.Errorf("%s ended while starting:\n%s", b.Name, b.log)
 	case <-limit.C:
 		b.Kill()

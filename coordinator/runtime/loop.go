@@ -308,8 +308,10 @@ func (l *loop[S]) write(r Result, size int) error {
 		}
 	}
 	for _, rec := range r.Records {
-		if err := l.shard.Replay(l.next, r.Producer, rec); err != nil {
-			return fmt.Errorf("replay of a record at offset %d: %w", l.next, err)
+		if !r.SkipReplay {
+			if err := l.shard.Replay(l.next, r.Producer, rec); err != nil {
+				return fmt.Errorf("replay of a record at offset %d: %w", l.next, err)
+			}
 		}
 		l.next++
 	}

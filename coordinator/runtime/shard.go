@@ -43,6 +43,10 @@ type Timer struct {
 type Result struct {
 	// Records are appended atomically, in this order.
 	Records []Record
+	// SkipReplay keeps Records from being replayed here: the handler has
+	// changed the state already. They must describe just that state, for it is
+	// what a load finds.
+	SkipReplay bool
 	// Producer is set if Records belong to its transaction.
 	Producer *Producer
 	// Marker is written instead of Records.

@@ -1,0 +1,455 @@
+package group
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gregor-broker/gregor/coordinator/runtime"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// groupOffsets are the committed offsets of one group.
+type groupOffsets struct {
+	byPartition map[topicPartition]offset
+	// unstable counts, by partition, the open transactions that hold an offset
+	// for it: a fetch that asks for stable offsets waits for them (KIP-447).
+	unstable map[topicPartition]int
+}
+
+func (s *Shard) replayOffset(producer *runtime.Producer, r runtime.Record) error {
+	k := kmsg.NewOffsetCommitKey()
+	if err := k.ReadFrom(r.Key); err != nil {
+		return fmt.Errorf("key of an offset: %w", err)
+	}
+	tp := topicPartition{k.Topic, k.Partition}
+	if r.Value == nil {
+		s.forgetOffset(k.Group, tp)
+		return nil
+	}
+	o, err := parseOffset(r.Value)
+	if err != nil {
+		return fmt.Errorf("offset of group %q, %s-%d: %w", k.Group, tp.topic, tp.partition, err)
+	}
+	if s.classic[k.Group] == nil {
+		// Offsets without a group: who commits them does not use membership.
+		s.groupOr(k.Group, time.UnixMilli(o.commitTimestamp))
+	}
+	if producer == nil {
+		s.groupOffsets(k.Group).byPartition[tp] = o
+		return nil
+	}
+	s.holdOffset(producer.ID, k.Group, tp, o)
+	return nil
+}
+
+func (s *Shard) groupOffsets(group string) *groupOffsets {
+	g := s.offsets[group]
+	if g == nil {
+		g = &groupOffsets{byPartition: make(map[topicPartition]offset), unstable: make(map[topicPartition]int)}
+		s.offsets[group] = g
+	}
+	return g
+}
+
+func (s *Shard) holdOffset(producerID int64, group string, tp topicPartition, o offset) {
+	groups := s.open[producerID]
+	if groups == nil {
+		groups = make(map[string]map[topicPartition]offset)
+		s.open[producerID] = groups
+	}
+	held := groups[group]
+	if held == nil {
+		held = make(map[topicPartition]offset)
+		groups[group] = held
+	}
+	if _, ok := held[tp]; !ok {
+		s.groupOffsets(group).unstable[tp]++
+	}
+	held[tp] = o
+}
+
+func (s *Shard) forgetOffset(group string, tp topicPartition) {
+	g := s.offsets[group]
+	if g == nil {
+		return
+	}
+	delete(g.byPartition, tp)
+	s.maybeForgetOffsets(group, g)
+}
+
+func (s *Shard) maybeForgetOffsets(group string, g *groupOffsets) {
+	if len(g.byPartition) == 0 && len(g.unstable) == 0 {
+		delete(s.offsets, group)
+	}
+}
+
+// ReplayMarker ends a producer's transaction: its offsets become the group's,
+// or never were. A committed offset that is older in the log than one
+// committed without a transaction meanwhile still wins, as in Kafka: the
+// marker is what commits it.
+func (s *Shard) ReplayMarker(_ int64, m runtime.Marker) error {
+	for group, held := range s.open[m.Producer.ID] {
+		g := s.groupOffsets(group)
+		for tp, o := range held {
+			if m.Commit {
+				g.byPartition[tp] = o
+			}
+			if g.unstable[tp]--; g.unstable[tp] <= 0 {
+				delete(g.unstable, tp)
+			}
+		}
+		s.maybeForgetOffsets(group, g)
+	}
+	delete(s.open, m.Producer.ID)
+	return nil
+}
+
+// checkCommit tells whether a commit may take effect: whether it comes from a
+// member of the current generation, or from outside while there are none.
+func (g *classicGroup) checkCommit(memberID string, instanceID *string, generation int32, txn bool) error {
+	if generation < 0 && g.state == stateEmpty {
+		return nil
+	}
+	if generation >= 0 || memberID != "" || instanceID != nil {
+		if _, err := g.check(memberID, instanceID); err != nil {
+			return err
+		}
+		if generation != g.generation {
+			return kerr.IllegalGeneration
+		}
+	} else if !txn {
+		return kerr.UnknownMemberID
+	}
+	if !txn && g.state == stateCompleting {
+		return kerr.RebalanceInProgress
+	}
+	return nil
+}
+
+// OffsetCommit commits offsets for a group (v2 to v10). Names of topics must
+// be filled in by the caller, who knows the ids.
+func (s *Shard) OffsetCommit(now time.Time, t runtime.Ticket, req *kmsg.OffsetCommitRequest) runtime.Result {
+	st := &step{now: now}
+	groupErr := s.admitCommit(st, req.Group, req.MemberID, req.InstanceID, req.Generation, req.Version >= 9)
+	resp := kmsg.NewPtrOffsetCommitResponse()
+	for _, topic := range req.Topics {
+		rt := kmsg.NewOffsetCommitResponseTopic()
+		rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
+		for _, p := range topic.Partitions {
+			rp := kmsg.NewOffsetCommitResponseTopicPartition()
+			rp.Partition = p.Partition
+			o := offset{
+				offset: p.Offset, leaderEpoch: p.LeaderEpoch, commitTimestamp: now.UnixMilli(),
+				expireTimestamp: -1, topicID: topic.TopicID,
+			}
+			if req.RetentionTimeMillis >= 0 && req.Version >= 2 && req.Version <= 4 {
+				o.expireTimestamp = now.UnixMilli() + req.RetentionTimeMillis
+			}
+			rp.ErrorCode = code(s.commit(st, req.Group, topicPartition{topic.Topic, p.Partition}, o, p.Metadata, groupErr))
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	st.reply(t, resp)
+	return st.Result
+}
+
+// admitCommit checks the committer and keeps its session alive.
+func (s *Shard) admitCommit(st *step, group, memberID string, instanceID *string, generation int32, knowsGroupIDNotFound bool) error {
+	g := s.classic[group]
+	if g == nil {
+		switch {
+		case generation < 0:
+			// A group that only stores offsets ("simple").
+			s.groupOr(group, st.now)
+			return nil
+		case knowsGroupIDNotFound:
+			return kerr.GroupIDNotFound
+		default:
+			return kerr.IllegalGeneration
+		}
+	}
+	if err := g.checkCommit(memberID, instanceID, generation, false); err != nil {
+		return err
+	}
+	if m := g.members[memberID]; m != nil && (g.state == stateStable || g.state == statePreparing) {
+		s.watchSession(st, g, m)
+	}
+	return nil
+}
+
+func (s *Shard) commit(st *step, group string, tp topicPartition, o offset, metadata *string, groupErr error) error {
+	if groupErr != nil {
+		return groupErr
+	}
+	if metadata != nil {
+		if len(*metadata) > s.cfg.OffsetMetadataMax {
+			return kerr.OffsetMetadataTooLarge
+		}
+		o.metadata = *metadata
+	}
+	st.Records = append(st.Records, offsetRecord(group, tp, o))
+	return nil
+}
+
+// TxnOffsetCommit stores offsets that take effect when the producer's
+// transaction commits (v0 to v5; KIP-447 from v3).
+func (s *Shard) TxnOffsetCommit(now time.Time, t runtime.Ticket, req *kmsg.TxnOffsetCommitRequest) runtime.Result {
+	st := &step{now: now}
+	groupErr := s.admitTxnCommit(req)
+	resp := kmsg.NewPtrTxnOffsetCommitResponse()
+	for _, topic := range req.Topics {
+		rt := kmsg.NewTxnOffsetCommitResponseTopic()
+		rt.Topic = topic.Topic
+		for _, p := range topic.Partitions {
+			rp := kmsg.NewTxnOffsetCommitResponseTopicPartition()
+			rp.Partition = p.Partition
+			o := offset{offset: p.Offset, leaderEpoch: p.LeaderEpoch, commitTimestamp: now.UnixMilli(), expireTimestamp: -1}
+			rp.ErrorCode = code(s.commit(st, req.Group, topicPartition{topic.Topic, p.Partition}, o, p.Metadata, groupErr))
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	if len(st.Records) > 0 {
+		st.Producer = &runtime.Producer{ID: req.ProducerID, Epoch: req.ProducerEpoch}
+		if s.classic[req.Group] == nil {
+			s.groupOr(req.Group, now)
+		}
+	}
+	st.reply(t, resp)
+	return st.Result
+}
+
+func (s *Shard) admitTxnCommit(req *kmsg.TxnOffsetCommitRequest) error {
+	g := s.classic[req.Group]
+	if g == nil {
+		if req.Generation < 0 {
+			return nil
+		}
+		return kerr.IllegalGeneration
+	}
+	return g.checkCommit(req.MemberID, req.InstanceID, req.Generation, true)
+}
+
+// EndTransaction writes the marker that commits or aborts the offsets of a
+// producer's transaction.
+func (s *Shard) EndTransaction(_ time.Time, t runtime.Ticket, m runtime.Marker) runtime.Result {
+	return runtime.Result{Marker: &m, Replies: []runtime.Reply{{Ticket: t}}}
+}
+
+// OffsetFetch answers with the committed offsets of one group: those asked
+// for, or all of them if no topics are named (nil).
+func (s *Shard) OffsetFetch(_ time.Time, t runtime.Ticket, req *kmsg.OffsetFetchRequestGroup, requireStable bool) runtime.Result {
+	resp := kmsg.NewOffsetFetchResponseGroup()
+	resp.Group = req.Group
+	g := s.offsets[req.Group]
+	if req.Topics == nil {
+		resp.Topics = allOffsets(g, requireStable)
+	}
+	for _, topic := range req.Topics {
+		rt := kmsg.NewOffsetFetchResponseGroupTopic()
+		rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
+		for _, p := range topic.Partitions {
+			rt.Partitions = append(rt.Partitions, fetchOffset(g, topicPartition{topic.Topic, p}, requireStable))
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return runtime.Result{Replies: []runtime.Reply{{Ticket: t, Response: &resp}}}
+}
+
+func fetchOffset(g *groupOffsets, tp topicPartition, requireStable bool) kmsg.OffsetFetchResponseGroupTopicPartition {
+	p := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+	p.Partition = tp.partition
+	p.Offset, p.LeaderEpoch = -1, -1
+	metadata := ""
+	p.Metadata = &metadata
+	if g == nil {
+		return p
+	}
+	if requireStable && g.unstable[tp] > 0 {
+		p.ErrorCode = kerr.UnstableOffsetCommit.Code
+		return p
+	}
+	if o, ok := g.byPartition[tp]; ok {
+		p.Offset, p.LeaderEpoch, metadata = o.offset, o.leaderEpoch, o.metadata
+	}
+	return p
+}
+
+func allOffsets(g *groupOffsets, requireStable bool) []kmsg.OffsetFetchResponseGroupTopic {
+	topics := []kmsg.OffsetFetchResponseGroupTopic{}
+	if g == nil {
+		return topics
+	}
+	for _, tp := range sortedPartitions(g.byPartition) {
+		if n := len(topics); n == 0 || topics[n-1].Topic != tp.topic {
+			rt := kmsg.NewOffsetFetchResponseGroupTopic()
+			rt.Topic = tp.topic
+			rt.TopicID = g.byPartition[tp].topicID
+			topics = append(topics, rt)
+		}
+		last := &topics[len(topics)-1]
+		last.Partitions = append(last.Partitions, fetchOffset(g, tp, requireStable))
+	}
+	return topics
+}
+
+func sortedPartitions(m map[topicPartition]offset) []topicPartition {
+	tps := make([]topicPartition, 0, len(m))
+	for tp := range m {
+		tps = append(tps, tp)
+	}
+	slices.SortFunc(tps, func(a, b topicPartition) int {
+		return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.partition, b.partition))
+	})
+	return tps
+}
+
+// OffsetDelete deletes offsets of topics that the group does not subscribe to
+// (KIP-496).
+func (s *Shard) OffsetDelete(now time.Time, t runtime.Ticket, req *kmsg.OffsetDeleteRequest) runtime.Result {
+	st := &step{now: now}
+	resp := kmsg.NewPtrOffsetDeleteResponse()
+	g := s.classic[req.Group]
+	if g == nil {
+		resp.ErrorCode = kerr.GroupIDNotFound.Code
+		st.reply(t, resp)
+		return st.Result
+	}
+	subscribed, err := g.subscribedFor(stateEmpty)
+	if err != nil {
+		resp.ErrorCode = code(err)
+		st.reply(t, resp)
+		return st.Result
+	}
+	offsets := s.offsets[req.Group]
+	for _, topic := range req.Topics {
+		rt := kmsg.NewOffsetDeleteResponseTopic()
+		rt.Topic = topic.Topic
+		for _, p := range topic.Partitions {
+			rp := kmsg.NewOffsetDeleteResponseTopicPartition()
+			rp.Partition = p.Partition
+			tp := topicPartition{topic.Topic, p.Partition}
+			if subscribed(topic.Topic) {
+				rp.ErrorCode = kerr.GroupSubscribedToTopic.Code
+			} else if offsets != nil {
+				if _, ok := offsets.byPartition[tp]; ok {
+					st.Records = append(st.Records, offsetTombstone(req.Group, tp))
+				}
+			}
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	st.reply(t, resp)
+	return st.Result
+}
+
+// subscribedFor returns which topics must keep their offsets. Only consumers
+// tell what they subscribe to; a group of another kind must be empty.
+func (g *classicGroup) subscribedFor(state) (func(topic string) bool, error) {
+	switch {
+	case g.state == stateEmpty || g.state == stateDead:
+		return func(string) bool { return false }, nil
+	case g.protocolType != "consumer":
+		return nil, kerr.NonEmptyGroup
+	}
+	topics := g.subscriptions()
+	if topics == nil {
+		return func(string) bool { return true }, nil
+	}
+	return func(topic string) bool { return topics[topic] }, nil
+}
+
+// subscriptions are the topics that the members' metadata names, nil if one
+// cannot be read or the choice of protocol is not made.
+func (g *classicGroup) subscriptions() map[string]bool {
+	if !g.hasProtocol {
+		return nil
+	}
+	topics := make(map[string]bool)
+	for _, m := range g.members {
+		sub := kmsg.NewConsumerMemberMetadata()
+		if err := sub.ReadFrom(m.metadata(g.protocol)); err != nil {
+			return nil
+		}
+		for _, t := range sub.Topics {
+			topics[t] = true
+		}
+	}
+	return topics
+}
+
+// ForgetTopics drops the offsets of deleted topics.
+func (s *Shard) ForgetTopics(_ time.Time, t runtime.Ticket, topics []string) runtime.Result {
+	st := &step{}
+	for group, g := range s.offsets {
+		for _, tp := range sortedPartitions(g.byPartition) {
+			if slices.Contains(topics, tp.topic) {
+				st.Records = append(st.Records, offsetTombstone(group, tp))
+			}
+		}
+	}
+	st.reply(t, nil)
+	return st.Result
+}
+
+// expireOffsets drops what nobody used for offsets.retention.minutes
+// (KIP-211) and groups that have nothing left.
+func (s *Shard) expireOffsets(st *step) {
+	st.setTimer(timerKey(timerOffsets, "", ""), s.cfg.OffsetsCheckInterval)
+	now := st.now.UnixMilli()
+	retention := s.cfg.OffsetsRetention.Milliseconds()
+	for _, id := range sortedKeys(s.offsets) {
+		g, offsets := s.classic[id], s.offsets[id]
+		expired := 0
+		for _, tp := range sortedPartitions(offsets.byPartition) {
+			if offsets.unstable[tp] == 0 && offsetExpired(g, tp, offsets.byPartition[tp], now, retention) {
+				st.Records = append(st.Records, offsetTombstone(id, tp))
+				expired++
+			}
+		}
+	}
+	for _, id := range sortedKeys(s.classic) {
+		g := s.classic[id]
+		offsets := s.offsets[id]
+		if g.state != stateEmpty || len(g.pending) > 0 {
+			continue
+		}
+		if offsets != nil && (len(offsets.unstable) > 0 || !allExpired(g, offsets, now, retention)) {
+			continue
+		}
+		// Replayed, unlike other records of a group: it removes the group.
+		st.Records = append(st.Records, groupTombstone(id))
+	}
+}
+
+func allExpired(g *classicGroup, offsets *groupOffsets, now, retention int64) bool {
+	for tp, o := range offsets.byPartition {
+		if !offsetExpired(g, tp, o, now, retention) {
+			return false
+		}
+	}
+	return true
+}
+
+// offsetExpired: an offset lives as long as its group has members that may
+// want it, and the retention time beyond.
+func offsetExpired(g *classicGroup, tp topicPartition, o offset, now, retention int64) bool {
+	switch {
+	case o.expireTimestamp >= 0:
+		return (g == nil || g.state == stateEmpty) && now >= o.expireTimestamp
+	case g == nil || g.isSimple():
+		return now >= o.commitTimestamp+retention
+	case g.state == stateEmpty:
+		since := max(g.since, o.commitTimestamp)
+		return now >= since+retention
+	case g.protocolType == "consumer" && g.state == stateStable:
+		topics := g.subscriptions()
+		return topics != nil && !topics[tp.topic] && now >= o.commitTimestamp+retention
+	}
+	return false
+}

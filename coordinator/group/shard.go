@@ -1,0 +1,200 @@
+package group
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/gregor-broker/gregor/coordinator/runtime"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Shard holds the groups of one partition of __consumer_offsets. It satisfies
+// runtime.Shard.
+type Shard struct {
+	cfg *Config
+	// newID returns a fresh unique string (a UUID) for member ids.
+	newID func() string
+
+	classic map[string]*classicGroup
+	offsets map[string]*groupOffsets
+	// open are the offsets that unfinished transactions hold, by producer id.
+	open map[int64]map[string]map[topicPartition]offset
+}
+
+// NewShard returns a shard without groups.
+func NewShard(cfg *Config, newID func() string) *Shard {
+	return &Shard{
+		cfg: cfg, newID: newID,
+		classic: make(map[string]*classicGroup),
+		offsets: make(map[string]*groupOffsets),
+		open:    make(map[int64]map[string]map[topicPartition]offset),
+	}
+}
+
+// step collects what one input makes happen.
+type step struct {
+	now time.Time
+	runtime.Result
+}
+
+func (st *step) reply(t runtime.Ticket, response any) {
+	if t != 0 {
+		st.Replies = append(st.Replies, runtime.Reply{Ticket: t, Response: response})
+	}
+}
+
+func (st *step) setTimer(key string, after time.Duration) {
+	st.Timers = append(st.Timers, runtime.Timer{Key: key, At: st.now.Add(after)})
+}
+
+func (st *step) cancelTimer(key string) {
+	st.Timers = append(st.Timers, runtime.Timer{Key: key})
+}
+
+// Timers' keys: what, group, member.
+const (
+	timerSession = 's'
+	timerJoin    = 'j'
+	timerSync    = 'y'
+	timerOffsets = 'o'
+)
+
+func timerKey(what byte, group, member string) string {
+	var b strings.Builder
+	b.WriteByte(what)
+	var n [binary.MaxVarintLen64]byte
+	b.Write(n[:binary.PutUvarint(n[:], uint64(len(group)))])
+	b.WriteString(group)
+	b.WriteString(member)
+	return b.String()
+}
+
+func parseTimerKey(key string) (what byte, group, member string, err error) {
+	if key == "" {
+		return 0, "", "", fmt.Errorf("timer without a key")
+	}
+	n, size := binary.Uvarint([]byte(key[1:]))
+	if size <= 0 || uint64(len(key)-1-size) < n {
+		return 0, "", "", fmt.Errorf("timer key %q is malformed", key)
+	}
+	rest := key[1+size:]
+	return key[0], rest[:n], rest[n:], nil
+}
+
+// Replay applies a record; see runtime.Shard.
+func (s *Shard) Replay(_ int64, producer *runtime.Producer, r runtime.Record) error {
+	t, err := recordType(r.Key)
+	if err != nil {
+		return err
+	}
+	switch t {
+	case typeOffsetCommitV0, typeOffsetCommit:
+		return s.replayOffset(producer, r)
+	case typeGroupMetadata:
+		return s.replayClassic(r)
+	default:
+		// A type of a later version, as Kafka: skipped, so that a broker can
+		// go back a version.
+		return nil
+	}
+}
+
+func (s *Shard) replayClassic(r runtime.Record) error {
+	k := kmsg.NewGroupMetadataKey()
+	if err := k.ReadFrom(r.Key); err != nil {
+		return fmt.Errorf("key of a group: %w", err)
+	}
+	if r.Value == nil {
+		delete(s.classic, k.Group)
+		return nil
+	}
+	g, err := classicFrom(k.Group, r.Value)
+	if err != nil {
+		return fmt.Errorf("group %q: %w", k.Group, err)
+	}
+	s.classic[k.Group] = g
+	return nil
+}
+
+// Loaded sets the timers of the members that the log names: each gets a whole
+// session to find the new coordinator.
+func (s *Shard) Loaded(now time.Time) runtime.Result {
+	st := &step{now: now}
+	for _, g := range s.classic {
+		for _, m := range g.members {
+			s.watchSession(st, g, m)
+		}
+	}
+	st.setTimer(timerKey(timerOffsets, "", ""), s.cfg.OffsetsCheckInterval)
+	return st.Result
+}
+
+// Timeout handles a timer that went off; see runtime.Shard.
+func (s *Shard) Timeout(now time.Time, key string) runtime.Result {
+	st := &step{now: now}
+	what, group, memberID, err := parseTimerKey(key)
+	if err != nil {
+		panic(err) // only timerKey makes keys
+	}
+	if what == timerOffsets {
+		s.expireOffsets(st)
+		return st.Result
+	}
+	g := s.classic[group]
+	if g == nil {
+		return st.Result
+	}
+	switch what {
+	case timerSession:
+		s.sessionExpired(st, g, memberID)
+	case timerJoin:
+		s.joinTimeout(st, g)
+	case timerSync:
+		s.syncTimeout(st, g)
+	}
+	return st.Result
+}
+
+// group returns the classic group of that id, if there is one.
+func (s *Shard) group(id string) (*classicGroup, error) {
+	g := s.classic[id]
+	if g == nil {
+		return nil, kerr.GroupIDNotFound
+	}
+	return g, nil
+}
+
+// groupOr makes the group if it does not exist.
+func (s *Shard) groupOr(id string, now time.Time) *classicGroup {
+	g := s.classic[id]
+	if g == nil {
+		g = newClassicGroup(id, now)
+		s.classic[id] = g
+	}
+	return g
+}
+
+// drop forgets a group; its offsets are gone already or go with it.
+func (s *Shard) drop(st *step, g *classicGroup) {
+	g.to(stateDead, st.now)
+	for id := range g.pending {
+		st.cancelTimer(timerKey(timerSession, g.id, id))
+	}
+	st.cancelTimer(timerKey(timerJoin, g.id, ""))
+	st.cancelTimer(timerKey(timerSync, g.id, ""))
+	delete(s.classic, g.id)
+}
+
+func code(err error) int16 {
+	if err == nil {
+		return 0
+	}
+	if e := (*kerr.Error)(nil); errors.As(err, &e) {
+		return e.Code
+	}
+	return kerr.UnknownServerError.Code
+}

@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"slices"
+
 	"github.com/gregor-broker/gregor/storage/vfs"
 )
 
@@ -22,22 +24,38 @@ type Slice struct {
 	// UpTo is an exclusive bound: no record of the slice has this offset or a later one.
 	UpTo int64
 
-	file    vfs.File
-	release func()
+	h   *handle
+	log *Log
 }
 
 // File is the file that holds the bytes when Mem is nil. Its Fd may be vfs.NoFd; then AppendTo or ReadAt is the way.
-func (s *Slice) File() vfs.File { return s.file }
+func (s *Slice) File() vfs.File {
+	if s.h == nil {
+		return nil
+	}
+	return s.h.file
+}
 
-// AppendTo appends the bytes to dst.
+// AppendTo appends the bytes to dst, reading them from the file if they are not in memory.
 func (s *Slice) AppendTo(dst []byte) ([]byte, error) {
-	return append(dst, s.Mem...), nil
+	if s.Mem != nil {
+		return append(dst, s.Mem...), nil
+	}
+	if s.Len == 0 {
+		return dst, nil
+	}
+	n := len(dst)
+	dst = slices.Grow(dst, s.Len)[:n+s.Len]
+	if err := readFull(s.h.file, dst[n:], s.Off); err != nil {
+		return dst[:n], s.log.dir.fail(err)
+	}
+	return dst, nil
 }
 
 // Release lets go of the file. Calling it again, or on the zero Slice, does nothing.
 func (s *Slice) Release() {
-	if s.release != nil {
-		s.release()
-		s.release = nil
+	if s.h != nil {
+		s.h.release()
+		s.h = nil
 	}
 }

@@ -116,3 +116,13 @@ func TestCheckSingleNode(t *testing.T) {
 		})
 	}
 }
+
+func TestCheckSecurity(t *testing.T) {
+	if err := checkSecurity(values(t)); err != nil {
+		t.Fatal(err)
+	}
+	err := checkSecurity(values(t, "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer"))
+	if err == nil || !strings.Contains(err.Error(), "test.properties:1: authorizer.class.name") {
+		t.Fatalf("got %v", err)
+	}
+}

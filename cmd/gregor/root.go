@@ -12,6 +12,6 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newFormatCommand(), newConfigCommand(), newHealthCommand(), newRandomUUIDCommand(), newVersionCommand())
+	root.AddCommand(newStartCommand(), newFormatCommand(), newConfigCommand(), newHealthCommand(), newRandomUUIDCommand(), newVersionCommand())
 	return root
 }

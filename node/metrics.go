@@ -1,0 +1,77 @@
+package node
+
+import (
+	"net/http"
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/replication"
+	"github.com/gregor-broker/gregor/storage"
+)
+
+// metricsHandler serves the metrics of one node from a registry of its own, so
+// that several nodes in a process do not meet.
+func metricsHandler(version string, parts ...prometheus.Collector) http.Handler {
+	r := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "gregor_build_info", Help: "1, with the version as labels.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(parts...)
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{Registry: r})
+}
+
+// clusterCollector reads what the node knows when it is asked; nothing is
+// counted in between.
+type clusterCollector struct {
+	image      func() *metadata.Image
+	partitions func() replication.Stats
+	dirs       func() []storage.DirInfo
+}
+
+func gaugeDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("gregor_"+name, help, labels, nil)
+}
+
+// Describe sends nothing: which series there are depends on the log
+// directories.
+func (c *clusterCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c *clusterCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(name, help string, value float64) {
+		ch <- prometheus.MustNewConstMetric(gaugeDesc(name, help), prometheus.GaugeValue, value)
+	}
+	img := c.image()
+	gauge("cluster_topics", "Topics in the cluster.", float64(img.TopicCount()))
+	gauge("cluster_brokers", "Brokers registered in the cluster.", float64(len(img.Brokers())))
+	gauge("metadata_revision", "Revision of the metadata applied last.", float64(img.Revision))
+
+	s := c.partitions()
+	gauge("partitions", "Partitions with a replica on this broker.", float64(s.Partitions))
+	gauge("partitions_led", "Partitions that this broker leads.", float64(s.Leaders))
+	gauge("partitions_under_replicated", "Partitions led here whose in-sync set is smaller than their replicas.", float64(s.UnderReplicated))
+	gauge("partitions_under_min_isr", "Partitions led here whose in-sync set is smaller than min.insync.replicas.", float64(s.UnderMinISR))
+	gauge("partitions_at_min_isr", "Partitions led here whose in-sync set is just min.insync.replicas.", float64(s.AtMinISR))
+	gauge("partitions_leaderless", "Partitions with a replica here that have no leader.", float64(s.Leaderless))
+	gauge("partitions_offline", "Replicas in a log directory that failed.", float64(s.OfflineReplicas))
+
+	for _, d := range c.dirs() {
+		dir := func(name, help string, value float64) {
+			ch <- prometheus.MustNewConstMetric(gaugeDesc(name, help, "dir"), prometheus.GaugeValue, value, d.Path)
+		}
+		online := 1.0
+		if d.Err != nil {
+			online = 0
+		}
+		dir("log_dir_online", "1 while the log directory works.", online)
+		dir("log_dir_volume_bytes", "Size of the volume that holds the log directory.", float64(d.TotalBytes))
+		dir("log_dir_usable_bytes", "Bytes that can still be written there.", float64(d.UsableBytes))
+	}
+}

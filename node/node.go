@@ -1,0 +1,352 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gregor-broker/gregor/broker"
+	"github.com/gregor-broker/gregor/broker/handler"
+	"github.com/gregor-broker/gregor/config"
+	"github.com/gregor-broker/gregor/controller"
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/replication"
+	"github.com/gregor-broker/gregor/storage"
+	"github.com/gregor-broker/gregor/storage/vfs"
+)
+
+// Options say which broker to run.
+type Options struct {
+	// Config is the whole configuration; required.
+	Config *config.Values
+	Log    zerolog.Logger
+	// ClusterID is the cluster to form where there is none yet; random when
+	// empty. A log directory that belongs to a cluster already wins.
+	ClusterID string
+	// Version is what the metrics call this build.
+	Version string
+	// Store replaces the metadata store that the configuration describes.
+	// The node does not close it.
+	Store metadata.Store
+	// FS replaces the operating system's files for the logs.
+	FS vfs.FS
+	// Now replaces the clock.
+	Now func() time.Time
+}
+
+// Node is one running broker. It owns the goroutines that accept connections,
+// one per listener; everything else runs in the parts below it.
+type Node struct {
+	log       zerolog.Logger
+	clusterID string
+	id        int32
+	listening []boundListener
+
+	// What is open, each nil until it was opened; closeParts goes through
+	// them in the reverse order of opening.
+	store      metadata.Store
+	storeOwned bool
+	logs       *storage.Manager
+	controller *controller.Controller
+	partitions *replication.Manager
+	server     *broker.Server
+	admin      *adminServer
+	serving    sync.WaitGroup
+
+	failOnce sync.Once
+	failed   chan struct{}
+	err      error // set before failed is closed
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+type boundListener struct {
+	listener
+	net net.Listener
+}
+
+// port is the port that was bound.
+func (b boundListener) port() int32 {
+	if a, ok := b.net.Addr().(*net.TCPAddr); ok {
+		return int32(a.Port)
+	}
+	return b.Port
+}
+
+// endpoint is what clients and other brokers are told.
+func (b boundListener) endpoint() metadata.Endpoint {
+	port := b.advertisedPort
+	if port == 0 {
+		port = b.port()
+	}
+	return metadata.Endpoint{Listener: b.Name, Host: b.advertisedHost, Port: port, Security: b.Protocol}
+}
+
+// Start runs a broker and returns when it serves. Where it fails, nothing is
+// left behind. Ports are bound before anything slow happens and accept when
+// everything is ready.
+func Start(ctx context.Context, o Options) (*Node, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.FS == nil {
+		o.FS = vfs.OS{}
+	}
+	n := &Node{log: o.Log, id: o.Config.NodeID(), failed: make(chan struct{})}
+	if err := n.start(ctx, o); err != nil {
+		return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
+	}
+	return n, nil
+}
+
+func (n *Node) start(ctx context.Context, o Options) error {
+	if err := checkSingleNode(o.Config); err != nil {
+		return err
+	}
+	if err := checkSecurity(o.Config); err != nil {
+		return err
+	}
+	if err := n.listen(ctx, o.Config); err != nil {
+		return err
+	}
+	if err := n.openStores(ctx, o); err != nil {
+		return err
+	}
+	if err := n.join(ctx, o); err != nil {
+		return err
+	}
+	h, err := handler.New(handler.Broker{
+		NodeID: n.id, ClusterID: n.clusterID, Rack: o.Config.String("broker.rack"),
+		Cluster: n.controller, Partitions: n.partitions, Logs: n.logs, Config: o.Config,
+		Now: o.Now, Log: n.log,
+		FeaturesEpoch: func() int64 { return n.controller.Image().Revision },
+	})
+	if err != nil {
+		return err
+	}
+	metrics := broker.NewMetrics()
+	if n.server, err = broker.New(serverOptions(o.Config, h, n.log, metrics)); err != nil {
+		return err
+	}
+	if err := n.listenHTTP(ctx, o, metrics); err != nil {
+		return err
+	}
+	for _, l := range n.listening {
+		n.serving.Go(func() {
+			if err := n.server.Serve(l.net, l.Name); err != nil && !errors.Is(err, broker.ErrClosed) {
+				n.fail(fmt.Errorf("listener %s: %w", l.Name, err))
+			}
+		})
+	}
+	return nil
+}
+
+// listen binds the clients' listeners.
+func (n *Node) listen(ctx context.Context, v *config.Values) error {
+	listeners, err := clientListeners(v, os.Hostname)
+	if err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	for _, l := range listeners {
+		nl, err := lc.Listen(ctx, "tcp", l.Address())
+		if err != nil {
+			return at(v, "listeners", fmt.Errorf("listener %s: %w", l.Name, err))
+		}
+		n.listening = append(n.listening, boundListener{l, nl})
+	}
+	return nil
+}
+
+// openStores opens the metadata store and the logs, side by side: the first
+// waits for an election, the second for the disk.
+func (n *Node) openStores(ctx context.Context, o Options) error {
+	id, err := clusterIdentity(o.FS, o.Config.LogDirs(), o.ClusterID, n.log)
+	if err != nil {
+		return err
+	}
+	n.clusterID = id
+
+	var wg sync.WaitGroup
+	var logsErr error
+	wg.Go(func() {
+		n.logs, logsErr = storage.Open(storageOptions(o, n.clusterID, n.dirFailed))
+	})
+	n.store, n.storeOwned = o.Store, false
+	var storeErr error
+	if n.store == nil {
+		n.storeOwned = true
+		n.store, storeErr = openStore(ctx, o.Config, n.log)
+	}
+	wg.Wait()
+	if storeErr != nil {
+		storeErr = fmt.Errorf("metadata: %w", storeErr)
+	}
+	return errors.Join(storeErr, logsErr)
+}
+
+// join registers the broker in the cluster and lets the metadata of the
+// cluster take its partitions into service.
+func (n *Node) join(ctx context.Context, o Options) error {
+	n.partitions = replication.New(replication.Options{Logs: n.logs, NodeID: n.id, Config: o.Config, Now: o.Now, Log: n.log})
+	var endpoints []metadata.Endpoint
+	for _, l := range n.listening {
+		endpoints = append(endpoints, l.endpoint())
+	}
+	c, err := controller.New(controllerOptions(o, n, endpoints))
+	if err != nil {
+		return fmt.Errorf("controller: %w", err)
+	}
+	n.controller = c
+	c.Subscribe(n.partitions.Apply)
+	if err := c.Start(ctx); err != nil {
+		return fmt.Errorf("controller: %w", err)
+	}
+	n.logs.SetBrokerEpoch(c.BrokerEpoch())
+	n.logs.Start()
+	return nil
+}
+
+func (n *Node) listenHTTP(ctx context.Context, o Options, server *broker.Metrics) error {
+	address := o.Config.String("http.address")
+	if address == "" {
+		return nil
+	}
+	cluster := &clusterCollector{image: n.controller.Image, partitions: n.partitions.Stats, dirs: n.logs.Dirs}
+	admin, err := listenAdmin(ctx, address, metricsHandler(o.Version, server, cluster), []check{
+		{"metadata", n.registered},
+		{"logs", n.anyDirOnline},
+	})
+	if err != nil {
+		return at(o.Config, "http.address", err)
+	}
+	n.admin = admin
+	return nil
+}
+
+// registered is the readiness of the metadata: this broker is in the image and
+// takes part.
+func (n *Node) registered() error {
+	b := n.controller.Image().Broker(n.id)
+	if b == nil || !b.Active() {
+		return errors.New("this broker is not registered in the cluster")
+	}
+	return nil
+}
+
+func (n *Node) anyDirOnline() error {
+	var last error
+	for _, d := range n.logs.Dirs() {
+		if d.Err == nil {
+			return nil
+		}
+		last = d.Err
+	}
+	return fmt.Errorf("every log directory is offline: %w", last)
+}
+
+// dirFailed is told by storage of a log directory that went offline, and must
+// not block. With the last one the broker has nothing left to serve, and ends
+// as Kafka's does.
+func (n *Node) dirFailed(dir string, err error) {
+	n.log.Error().Err(err).Str("dir", dir).Msg("log directory is offline")
+	if n.partitions != nil {
+		n.partitions.DirFailed(dir)
+	}
+	if n.logs != nil && n.anyDirOnline() != nil {
+		n.fail(fmt.Errorf("every log directory is offline: %w", err))
+	}
+}
+
+func (n *Node) fail(err error) {
+	n.failOnce.Do(func() {
+		n.err = err
+		close(n.failed)
+	})
+}
+
+// Failed is closed when the node cannot go on; Err says why. It still has to be
+// closed.
+func (n *Node) Failed() <-chan struct{} { return n.failed }
+
+// Err is why the node failed, once Failed is closed.
+func (n *Node) Err() error { return n.err }
+
+// ID is the node's id.
+func (n *Node) ID() int32 { return n.id }
+
+// ClusterID is the cluster that the node is part of.
+func (n *Node) ClusterID() string { return n.clusterID }
+
+// Addr is the address that a listener is bound to, "" for one that does not
+// exist. An empty name is the first listener.
+func (n *Node) Addr(name string) string {
+	for _, l := range n.listening {
+		if name == "" || l.Name == name {
+			return l.net.Addr().String()
+		}
+	}
+	return ""
+}
+
+// Listening lists the listeners with the addresses that they advertise.
+func (n *Node) Listening() []string {
+	var out []string
+	for _, l := range n.listening {
+		e := l.endpoint()
+		out = append(out, fmt.Sprintf("%s://%s", l.Name, net.JoinHostPort(e.Host, fmt.Sprint(e.Port))))
+	}
+	return out
+}
+
+// HTTPAddr is the bound address of the HTTP listener, "" when it is off.
+func (n *Node) HTTPAddr() string {
+	if n.admin == nil {
+		return ""
+	}
+	return n.admin.listener.Addr().String()
+}
+
+// Close takes the node down in order: no new connections, requests in process
+// are answered, logs are flushed and marked clean, the registration ends. When
+// ctx ends first, what is left is cut off. Later calls wait for the first.
+func (n *Node) Close(ctx context.Context) error {
+	n.closeOnce.Do(func() { n.closeErr = n.closeParts(ctx) })
+	return n.closeErr
+}
+
+func (n *Node) closeParts(ctx context.Context) error {
+	var errs []error
+	note := func(what string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	if n.server != nil {
+		note("connections", n.server.Shutdown(ctx))
+	}
+	for _, l := range n.listening {
+		_ = l.net.Close() // the server closed it if it served
+	}
+	n.serving.Wait()
+	if n.admin != nil {
+		note("http", n.admin.close(ctx))
+	}
+	if n.controller != nil {
+		note("controller", n.controller.Close())
+	}
+	if n.logs != nil {
+		note("logs", n.logs.Close(ctx))
+	}
+	if n.storeOwned && n.store != nil {
+		note("metadata", n.store.Close())
+	}
+	return errors.Join(errs...)
+}

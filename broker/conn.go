@@ -133,8 +133,7 @@ func (c *conn) loop() (err error) {
 	}
 }
 
-// maxFrame is the largest frame this request may have, judged by its API key
-// where that has arrived (key < 0 otherwise).
+// maxFrame is the largest frame a request of an API key may have.
 func (c *conn) maxFrame(key int16) int {
 	limit := c.s.o.MaxRequestBytes
 	if key == keyProduce {

@@ -58,14 +58,22 @@ func (rd *reader) init(c *conn, raw syscall.RawConn) {
 // until detach, the next call, or release.
 func (rd *reader) next() ([]byte, error) {
 	rd.consume()
-	if rd.w-rd.r < headBytes {
-		if err := rd.awaitHead(); err != nil {
+	if rd.in == nil {
+		if err := rd.awaitFirst(); err != nil {
 			return nil, err
 		}
 	}
+	if err := rd.fill(sizeBytes); err != nil {
+		return nil, err
+	}
 	size := int(int32(binary.BigEndian.Uint32(rd.in.b[rd.r:])))
-	key := int16(binary.BigEndian.Uint16(rd.in.b[rd.r+sizeBytes:]))
-	if size < smallestFrame || size > rd.c.maxFrame(key) {
+	if size < smallestFrame || size > rd.c.s.o.MaxRequestBytes {
+		return nil, errFrameSize
+	}
+	if err := rd.fill(headBytes); err != nil {
+		return nil, err
+	}
+	if size > rd.c.maxFrame(int16(binary.BigEndian.Uint16(rd.in.b[rd.r+sizeBytes:]))) {
 		return nil, errFrameSize
 	}
 	total := sizeBytes + size
@@ -107,18 +115,8 @@ func (rd *reader) release() {
 	rd.consume()
 }
 
-// awaitHead waits for the first bytes of a frame. Until the first byte the
-// connection is idle; then the frame's clock runs.
-func (rd *reader) awaitHead() error {
-	if rd.in == nil {
-		if err := rd.awaitFirst(); err != nil {
-			return err
-		}
-	}
-	return rd.fill(headBytes)
-}
-
-// awaitFirst waits, without holding a buffer, until something arrives.
+// awaitFirst waits, without holding a buffer, until something arrives: until
+// then the connection is idle, afterwards the frame's clock runs.
 func (rd *reader) awaitFirst() error {
 	rd.c.idle.Store(true)
 	defer rd.c.idle.Store(false)

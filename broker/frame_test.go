@@ -1,0 +1,346 @@
+package broker
+
+import (
+	"encoding/binary"
+	"math"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+func be32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
+
+func rawHeader(key, version int16, rest ...byte) []byte {
+	p := binary.BigEndian.AppendUint16(nil, uint16(key))
+	p = binary.BigEndian.AppendUint16(p, uint16(version))
+	p = append(p, 0, 0, 0, 9, 0xff, 0xff)
+	p = append(p, rest...)
+	return append(be32(uint32(len(p))), p...)
+}
+
+// TestBadInput sends what no client should. Apache Kafka 4.3.1 closes the
+// connection on each of these as well. Beside it another connection is served,
+// and the end of the test sees that all memory came back.
+func TestBadInput(t *testing.T) {
+	b := startBroker(t, nil)
+	other := b.dial()
+	for name, frame := range map[string][]byte{
+		"length 0":                         be32(0),
+		"length negative":                  be32(0xffffffff),
+		"length smallest":                  be32(1 << 31),
+		"length largest":                   be32(math.MaxInt32),
+		"length above the limit":           be32(100<<20 + 1),
+		"shorter than a header":            {0, 0, 0, 2, 0, 18},
+		"unknown key":                      rawHeader(999, 0),
+		"negative key":                     rawHeader(-1, 0),
+		"key that Kafka 4 removed":         rawHeader(4, 0),
+		"key of controllers":               rawHeader(52, 0, 0),
+		"version too new":                  rawHeader(1, 99, 0),
+		"version negative":                 rawHeader(1, -1),
+		"produce 0":                        rawHeader(0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0),
+		"produce 2":                        rawHeader(0, 2, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0),
+		"client id longer than the frame":  {0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 9, 0x7f, 0xff},
+		"client id of negative length":     {0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 9, 0xff, 0xfe},
+		"2^32-1 tags":                      rawHeader(18, 3, 0xff, 0xff, 0xff, 0xff, 0x0f),
+		"tag longer than the frame":        rawHeader(18, 3, 1, 0, 0x7f),
+		"varint of six bytes":              rawHeader(18, 3, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01),
+		"body cut short":                   rawHeader(18, 3, 0, 2, 'a', 20, 'b'),
+		"fetch of 2^31-1 topics":           rawHeader(1, 4, append(make([]byte, 17), 0x7f, 0xff, 0xff, 0xff)...),
+		"fetch of -2 topics":               rawHeader(1, 4, append(make([]byte, 17), 0xff, 0xff, 0xff, 0xfe)...),
+		"fetch with a null topic":          rawHeader(1, 4, append(make([]byte, 17), 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0)...),
+		"produce of 2^31-1 topics":         rawHeader(0, 3, 0xff, 0xff, 0, 1, 0, 0, 0, 1, 0x7f, 0xff, 0xff, 0xff),
+		"produce with a bad records length": rawHeader(0, 3, 0xff, 0xff, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 'a',
+			0, 0, 0, 1, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff),
+		"produce with negative records length": rawHeader(0, 3, 0xff, 0xff, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 'a',
+			0, 0, 0, 1, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe),
+		"HTTP": []byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+		"TLS":  {0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 1, 2, 3, 4, 5, 6, 7, 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for kind, conn := range map[string]net.Conn{"tcp": b.dial(), "pipe": b.mem.dial(t)} {
+				c := newClient(t, conn)
+				done := make(chan struct{})
+				go func() { // a pipe takes no more than is read
+					defer close(done)
+					_, _ = c.Write(frame)
+				}()
+				c.expectClosed()
+				<-done
+				if got := other.ask(apiVersionsRequest(3)).(*kmsg.ApiVersionsResponse); got.ErrorCode != 0 {
+					t.Errorf("%s: another connection was disturbed", kind)
+				}
+			}
+		})
+	}
+}
+
+// TestFrameBeforeFirstRequest: who has not been answered yet gets no memory for
+// large frames, unless they carry records, which some clients begin with.
+func TestFrameBeforeFirstRequest(t *testing.T) {
+	b := startBroker(t, nil)
+	c := b.dial()
+	c.send(append(be32(maxFirstBytes+1), 0, 3, 0, 0, 0, 0, 0, 1))
+	c.expectClosed()
+
+	c = b.dial()
+	c.ask(apiVersionsRequest(0))
+	c.send(append(be32(maxFirstBytes+1), 0, 3, 0, 0, 0, 0, 0, 1))
+	c.expectOpen()
+
+	c = b.dial()
+	c.send(append(be32(maxFirstBytes+1), 0, 0, 0, 3, 0, 0, 0, 1))
+	c.expectOpen()
+}
+
+// expectOpen sees that the broker waits for more.
+func (c *client) expectOpen() {
+	c.t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		c.t.Fatal(err)
+	}
+	if n, err := c.Read(make([]byte, 1)); n > 0 || !isTimeout(err) {
+		c.t.Fatalf("read %d bytes, %v; want an open connection", n, err)
+	}
+}
+
+// TestSilenceAfterLargeLength: a length alone takes no memory.
+func TestSilenceAfterLargeLength(t *testing.T) {
+	b := startBroker(t, func(o *Options) { o.FrameTime = 200 * time.Millisecond })
+	var clients []*client
+	for range 50 {
+		c := b.dial()
+		c.send(append(be32(100<<20), 0, 0, 0, 3, 0, 0, 0, 1))
+		clients = append(clients, c)
+	}
+	clients[0].expectOpen()
+	if used := b.s.mem.inUse(); used > 0 {
+		t.Errorf("50 announced frames of 100 MiB hold %d bytes", used)
+	}
+	for _, c := range clients {
+		c.expectClosed()
+	}
+}
+
+// TestSlowFrame: a client that sends a byte now and then is given up.
+func TestSlowFrame(t *testing.T) {
+	b := startBroker(t, func(o *Options) { o.FrameTime = 100 * time.Millisecond })
+	for _, conn := range []net.Conn{b.dial(), b.mem.dial(t)} {
+		c := newClient(t, conn)
+		go func() {
+			for _, p := range rawHeader(18, 0) {
+				if _, err := c.Write([]byte{p}); err != nil {
+					return
+				}
+				time.Sleep(20 * time.Millisecond) // the slowness is what is tested
+			}
+		}()
+		c.expectClosed()
+	}
+}
+
+// TestMemoryGrowsWithWhatArrives sends a large frame in pieces.
+func TestMemoryGrowsWithWhatArrives(t *testing.T) {
+	b := startBroker(t, nil)
+	c := b.dial()
+	const size = 8 << 20
+	frame := append(be32(size), make([]byte, size)...)
+	copy(frame[4:], []byte{0, 0, 0, 3, 0, 0, 0, 1})
+	sent := 0
+	for _, part := range []int{8, 1000, 20 << 10, 1 << 20, size - 1<<20 - 100<<10} {
+		c.send(frame[sent : sent+part])
+		sent += part
+		c.expectOpen()
+		if used := b.s.mem.inUse(); used > int64(growth*max(sent, inputSize)) {
+			t.Errorf("%d bytes sent hold %d", sent, used)
+		}
+	}
+	c.send(frame[sent:]) // a produce request for nothing with acks=0
+	c.ask(apiVersionsRequest(0))
+}
+
+// TestRequestMemory: connections wait for memory, and all are served in the end.
+func TestRequestMemory(t *testing.T) {
+	b := startBroker(t, func(o *Options) { o.RequestMemory = 2 << 20 })
+	const n = 8
+	done := make(chan error, n)
+	for range n {
+		c := b.dial()
+		go func() {
+			frame := c.frame(largeApiVersions(1 << 20))
+			for len(frame) > 0 {
+				k := min(len(frame), 100<<10)
+				if _, err := c.Write(frame[:k]); err != nil {
+					done <- err
+					return
+				}
+				frame = frame[k:]
+			}
+			_, err := c.receive()
+			done <- err
+		}()
+	}
+	for range n {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// largeApiVersions is a produce request of about n bytes for a topic that is
+// not there.
+func largeApiVersions(n int) kmsg.Request {
+	r := kmsg.NewPtrProduceRequest()
+	r.Version, r.Acks, r.TimeoutMillis = 9, 1, 1000
+	topic := kmsg.NewProduceRequestTopic()
+	topic.Topic = "nowhere"
+	p := kmsg.NewProduceRequestTopicPartition()
+	p.Records = make([]byte, n)
+	topic.Partitions = append(topic.Partitions, p)
+	r.Topics = append(r.Topics, topic)
+	return r
+}
+
+// TestPipelining sends many requests at once: they are answered in order,
+// however the bytes are cut.
+func TestPipelining(t *testing.T) {
+	b := startBroker(t, nil)
+	for name, conn := range map[string]net.Conn{"tcp": b.dial(), "pipe": b.mem.dial(t)} {
+		t.Run(name, func(t *testing.T) {
+			c := newClient(t, conn)
+			var all []byte
+			const n = 10000
+			for range n {
+				all = append(all, c.frame(apiVersionsRequest(0))...)
+			}
+			go func() {
+				for i := 0; len(all) > 0; i++ {
+					k := min(len(all), 1+i*i%5000)
+					if _, err := c.Write(all[:k]); err != nil {
+						return
+					}
+					all = all[k:]
+				}
+			}()
+			for i := range n {
+				c.answer(apiVersionsRequest(0), int32(i+1))
+			}
+		})
+	}
+}
+
+// TestIdleConnectionOwnsNothing: once answered, connections hold no buffer.
+func TestIdleConnectionOwnsNothing(t *testing.T) {
+	b := startBroker(t, nil)
+	for range 20 {
+		c := b.dial()
+		c.ask(apiVersionsRequest(3))
+	}
+	b.eachConn(func(c *conn) {
+		await(t, func() bool { return c.idle.Load() })
+		if c.reader.in != nil || c.reader.big != nil || c.sender.out != nil {
+			t.Error("an idle connection owns a buffer")
+		}
+	})
+}
+
+func (b *testBroker) eachConn(f func(*conn)) {
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	for c := range b.s.conns {
+		f(c)
+	}
+}
+
+// await waits for something that another goroutine is about to do.
+func await(t testing.TB, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(answerTime); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not happen")
+		}
+	}
+}
+
+func TestIdleClose(t *testing.T) {
+	b := startBroker(t, func(o *Options) { o.MaxIdle = 150 * time.Millisecond })
+	for name, dial := range map[string]func() net.Conn{
+		"tcp":  func() net.Conn { return b.dial() },
+		"pipe": func() net.Conn { return b.mem.dial(t) },
+	} {
+		c := newClient(t, dial())
+		// Requests keep it open beyond the time.
+		for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
+			c.ask(apiVersionsRequest(0))
+		}
+		last := time.Now()
+		c.expectClosed()
+		if d := time.Since(last); d < 140*time.Millisecond {
+			t.Errorf("%s: closed after %v of idleness", name, d)
+		}
+	}
+}
+
+// TestNeverReadingClient: who sends requests and reads no response is given up,
+// and the memory comes back.
+func TestNeverReadingClient(t *testing.T) {
+	b := startBroker(t, func(o *Options) { o.MaxIdle, o.SendBuffer = 200*time.Millisecond, 4096 })
+	c := b.dial()
+	if err := c.Conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		frame := c.frame(apiVersionsRequest(4))
+		for {
+			if _, err := c.Write(frame); err != nil {
+				return
+			}
+		}
+	}()
+	await(t, func() bool { return b.s.o.Metrics.closedSlow.Load() == 1 })
+	await(t, func() bool { return b.s.o.Metrics.Open() == 0 })
+
+	pipe := newClient(t, b.mem.dial(t))
+	pipe.send(pipe.frame(apiVersionsRequest(4)))
+	await(t, func() bool { return b.s.o.Metrics.closedSlow.Load() == 2 })
+}
+
+func TestConnectionLimits(t *testing.T) {
+	t.Run("per address", func(t *testing.T) {
+		b := startBroker(t, func(o *Options) { o.MaxConnectionsPerIP = 2 })
+		first, second := b.dial(), b.dial()
+		first.ask(apiVersionsRequest(0))
+		second.ask(apiVersionsRequest(0))
+		b.dial().expectClosed()
+		_ = first.Close()
+		await(t, func() bool { return b.s.o.Metrics.Open() == 1 })
+		b.dial().ask(apiVersionsRequest(0))
+	})
+	t.Run("overrides", func(t *testing.T) {
+		addrs, err := parseOverrides("127.0.0.1:1, [::1]:5")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := startBroker(t, func(o *Options) { o.MaxConnectionsByAddr = addrs })
+		b.dial().ask(apiVersionsRequest(0))
+		b.dial().expectClosed()
+	})
+	t.Run("of the broker", func(t *testing.T) {
+		b := startBroker(t, func(o *Options) { o.MaxConnections = 2 })
+		first, second := b.dial(), b.dial()
+		first.ask(apiVersionsRequest(0))
+		second.ask(apiVersionsRequest(0))
+		third := b.dial() // waits in the backlog, or accepted just before the limit
+		_ = first.Close()
+		third.ask(apiVersionsRequest(0))
+	})
+}
+
+func TestParseOverrides(t *testing.T) {
+	for _, bad := range []string{"127.0.0.1", "127.0.0.1:x", "127.0.0.1:-1"} {
+		if _, err := parseOverrides(bad); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+}

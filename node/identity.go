@@ -4,28 +4,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"path"
-	"strconv"
-	"strings"
 
 	"github.com/rs/zerolog"
 
 	"github.com/gregor-broker/gregor/config"
 	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/storage"
 	"github.com/gregor-broker/gregor/storage/vfs"
 )
-
-// metaProperties is the file in each log directory that says which node of
-// which cluster it belongs to, as in Kafka.
-const metaProperties = "meta.properties"
-
-// identity is what a meta.properties says.
-type identity struct {
-	clusterID string
-	nodeID    int32
-}
 
 // clusterIdentity finds the cluster that the log directories belong to; where
 // there are none formatted yet it is the one asked for, or a new one. Storage
@@ -33,16 +20,19 @@ type identity struct {
 func clusterIdentity(files vfs.FS, dirs []string, asked string, log zerolog.Logger) (string, error) {
 	found := ""
 	for _, dir := range dirs {
-		id, err := readIdentity(files, dir)
+		id, err := storage.ReadIdentity(files, dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {
 			return "", err
 		}
-		if found != "" && id.clusterID != found {
-			return "", fmt.Errorf("log.dirs: %s belongs to cluster %s, the directories before it to %s", dir, id.clusterID, found)
+		if id.ClusterID == "" {
+			continue // storage completes it
 		}
-		found = id.clusterID
+		if found != "" && id.ClusterID != found {
+			return "", fmt.Errorf("log.dirs: %s belongs to cluster %s, the directories before it to %s", dir, id.ClusterID, found)
+		}
+		found = id.ClusterID
 	}
 	switch {
 	case found != "":
@@ -68,40 +58,6 @@ func checkClusterID(id string) error {
 	return nil
 }
 
-// readIdentity reads a directory's meta.properties; fs.ErrNotExist tells that
-// the directory is not formatted.
-func readIdentity(files vfs.FS, dir string) (identity, error) {
-	name := path.Join(dir, metaProperties)
-	f, err := files.Open(name)
-	if err != nil {
-		return identity{}, err
-	}
-	defer f.Close()
-	buf := make([]byte, 4096)
-	n, err := f.ReadAt(buf, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return identity{}, err
-	}
-	var id identity
-	for line := range strings.Lines(string(buf[:n])) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		switch value = strings.TrimSpace(value); strings.TrimSpace(key) {
-		case "cluster.id":
-			id.clusterID = value
-		case "node.id", "broker.id":
-			nodeID, err := strconv.ParseInt(value, 10, 32)
-			if err != nil {
-				return identity{}, fmt.Errorf("%s: node.id %q is not a number", name, value)
-			}
-			id.nodeID = int32(nodeID)
-		}
-	}
-	if id.clusterID == "" {
-		return identity{}, fmt.Errorf("%s names no cluster.id", name)
-	}
-	return id, nil
-}
-
 // Formatted is what Format did with one log directory.
 type Formatted struct {
 	Dir string
@@ -123,7 +79,7 @@ func Format(files vfs.FS, v *config.Values, clusterID string, ignoreFormatted bo
 	}
 	var out []Formatted
 	for _, dir := range v.LogDirs() {
-		id, err := readIdentity(files, dir)
+		id, err := storage.ReadIdentity(files, dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -131,10 +87,10 @@ func Format(files vfs.FS, v *config.Values, clusterID string, ignoreFormatted bo
 		switch {
 		case already && !ignoreFormatted:
 			return nil, fmt.Errorf("log directory %s is already formatted; with --ignore-formatted it is left as it is and the others are formatted", dir)
-		case already && id.clusterID != clusterID:
-			return nil, fmt.Errorf("log directory %s belongs to cluster %s", dir, id.clusterID)
-		case already && id.nodeID != v.NodeID():
-			return nil, fmt.Errorf("log directory %s belongs to node %d", dir, id.nodeID)
+		case already && id.ClusterID != clusterID:
+			return nil, fmt.Errorf("log directory %s belongs to cluster %s", dir, id.ClusterID)
+		case already && id.NodeID >= 0 && id.NodeID != v.NodeID():
+			return nil, fmt.Errorf("log directory %s belongs to node %d", dir, id.NodeID)
 		}
 		out = append(out, Formatted{Dir: dir, Already: already})
 	}
@@ -142,30 +98,9 @@ func Format(files vfs.FS, v *config.Values, clusterID string, ignoreFormatted bo
 		if f.Already {
 			continue
 		}
-		if err := writeIdentity(files, f.Dir, identity{clusterID, v.NodeID()}); err != nil {
+		if err := storage.Format(files, f.Dir, storage.Identity{ClusterID: clusterID, NodeID: v.NodeID()}); err != nil {
 			return nil, fmt.Errorf("formatting %s: %w", f.Dir, err)
 		}
 	}
 	return out, nil
-}
-
-// writeIdentity makes the directory and its meta.properties durable.
-func writeIdentity(files vfs.FS, dir string, id identity) error {
-	if err := files.MkdirAll(dir); err != nil {
-		return err
-	}
-	text := fmt.Sprintf("cluster.id=%s\ndirectory.id=%s\nnode.id=%d\nversion=1\n", id.clusterID, NewClusterID(), id.nodeID)
-	name := path.Join(dir, metaProperties)
-	f, err := files.Create(name + ".tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt([]byte(text), 0)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := files.Rename(name+".tmp", name); err != nil {
-		return err
-	}
-	return files.SyncDir(dir)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/gregor-broker/gregor/storage"
 	"github.com/gregor-broker/gregor/storage/vfs"
 )
 
@@ -23,8 +24,8 @@ func TestFormat(t *testing.T) {
 	if err != nil || len(done) != 1 || done[0].Already {
 		t.Fatalf("got %+v, %v", done, err)
 	}
-	id, err := readIdentity(vfs.OS{}, one)
-	if err != nil || id != (identity{clusterA, 3}) {
+	id, err := storage.ReadIdentity(vfs.OS{}, one)
+	if err != nil || id != (storage.Identity{ClusterID: clusterA, NodeID: 3}) {
 		t.Fatalf("got %+v, %v", id, err)
 	}
 
@@ -35,7 +36,7 @@ func TestFormat(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Fatalf("got %v, want %q", err, want)
 		}
-		if _, err := os.Stat(filepath.Join(two, metaProperties)); err == nil {
+		if _, err := os.Stat(filepath.Join(two, "meta.properties")); err == nil {
 			t.Fatal("a directory was formatted all the same")
 		}
 	}
@@ -53,13 +54,9 @@ func TestFormat(t *testing.T) {
 func TestClusterIdentity(t *testing.T) {
 	a, b, empty := t.TempDir(), t.TempDir(), t.TempDir()
 	for dir, id := range map[string]string{a: clusterA, b: clusterB} {
-		if err := writeIdentity(vfs.OS{}, dir, identity{id, 1}); err != nil {
+		if err := storage.Format(vfs.OS{}, dir, storage.Identity{ClusterID: id, NodeID: 1}); err != nil {
 			t.Fatal(err)
 		}
-	}
-	broken := t.TempDir()
-	if err := os.WriteFile(filepath.Join(broken, metaProperties), []byte("version=1\n"), 0o644); err != nil {
-		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct {
 		dirs, asked, want, err string
@@ -70,7 +67,6 @@ func TestClusterIdentity(t *testing.T) {
 		"asked":           {dirs: empty, asked: clusterB, want: clusterB},
 		"asked malformed": {dirs: empty, asked: "x", err: "not 16 bytes"},
 		"two clusters":    {dirs: a + "," + b, err: "belongs to cluster"},
-		"no id":           {dirs: broken, err: "names no cluster.id"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := clusterIdentity(vfs.OS{}, strings.Split(tc.dirs, ","), tc.asked, zerolog.Nop())

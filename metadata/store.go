@@ -118,7 +118,7 @@ type Watcher interface {
 }
 
 // Store is the contract with etcd and whatever stands in for it. One test
-// suite (metadatatest) proves every implementation. All methods may be called
+// suite (storetest) proves every implementation. All methods may be called
 // by many goroutines.
 //
 // An error of Txn other than ErrTxnTooLarge leaves open whether it happened:

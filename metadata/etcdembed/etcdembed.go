@@ -1,2 +1,178 @@
-// Package etcdembed runs an etcd server inside this process.
+// Package etcdembed runs an etcd server inside this process and keeps the
+// metadata in it.
+//
+// The server is talked to by function calls, without a port. Alone, it listens
+// nowhere. Every change is on disk (fsync) before it is acknowledged.
+//
+// What is set differently from etcd's defaults, and why: ticks are short, so
+// that a server that is alone elects itself within milliseconds; the segments
+// of the write-ahead log, which etcd allocates two at a time, are 4 MiB instead
+// of 64; snapshots are more frequent, so that less of the log is in memory;
+// history older than a few thousand revisions is compacted.
 package etcdembed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/metadata/etcdstore"
+	"github.com/rs/zerolog"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+)
+
+// maxTxnOps is how many operations a transaction may have: more than etcd's
+// default, so that large topics take fewer fsyncs.
+const maxTxnOps = 1024
+
+// DirName is the directory of the metadata within a log directory.
+const DirName = "__gregor_metadata"
+
+// Options says where and how the server runs.
+type Options struct {
+	// Dir is the server's own directory. It is created if missing, and
+	// locked while the server runs.
+	Dir string
+	// Name tells the members of a cluster apart (default "gregor").
+	Name string
+	// ListenPeer and InitialCluster ("name=url,...") make the server a
+	// member of a cluster; empty for a server that is alone.
+	ListenPeer     []url.URL
+	InitialCluster string
+	// ListenClient are addresses to serve etcd's own clients at. None are
+	// needed.
+	ListenClient []url.URL
+	// Tick and Election time raft (defaults: 10ms and 50ms alone, 100ms and
+	// 1s in a cluster).
+	Tick, Election time.Duration
+	Log            zerolog.Logger
+}
+
+// Store is a metadata.Store with the server that keeps it.
+type Store struct {
+	*etcdstore.Store
+	server *embed.Etcd
+	log    zerolog.Logger
+	// watched ends when the goroutine that reports the server's failure
+	// does.
+	watched chan struct{}
+	closing chan struct{}
+	once    sync.Once
+}
+
+// walSegments sets etcd's package variable once per process, before the first
+// server reads it.
+var walSegments = sync.OnceFunc(func() { wal.SegmentSizeBytes = 4 << 20 })
+
+// Open starts the server and returns when it can serve.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	walSegments()
+	// What is in here can contain secrets; etcd would make it so too, and
+	// warns of a directory that is not.
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("etcd: %w", err)
+	}
+	server, err := embed.StartEtcd(config(o))
+	if err != nil {
+		return nil, fmt.Errorf("etcd in %s: %w", o.Dir, err)
+	}
+	select {
+	case <-server.Server.ReadyNotify():
+	case err := <-server.Err():
+		server.Close()
+		return nil, fmt.Errorf("etcd in %s: %w", o.Dir, err)
+	case <-server.Server.StopNotify():
+		server.Close()
+		return nil, fmt.Errorf("etcd in %s stopped while it started", o.Dir)
+	case <-ctx.Done():
+		server.Close()
+		return nil, fmt.Errorf("etcd in %s is not ready: %w", o.Dir, ctx.Err())
+	}
+	s := &Store{
+		Store: etcdstore.New(v3client.New(server.Server), etcdstore.Options{
+			Limits: metadata.Limits{Ops: maxTxnOps, Bytes: 1 << 20}, Log: o.Log,
+		}),
+		server: server, log: o.Log,
+		watched: make(chan struct{}), closing: make(chan struct{}),
+	}
+	go s.watchServer()
+	return s, nil
+}
+
+// watchServer reports a server that failed.
+func (s *Store) watchServer() {
+	defer close(s.watched)
+	select {
+	case err, ok := <-s.server.Err():
+		if ok && err != nil {
+			s.log.Error().Err(err).Msg("embedded etcd failed")
+		}
+	case <-s.server.Server.StopNotify():
+		s.log.Error().Msg("embedded etcd stopped")
+	case <-s.closing:
+	}
+}
+
+// Failed closes when the server stopped by itself, of a disk error for
+// instance: what was acknowledged is safe, but nothing more will be.
+func (s *Store) Failed() <-chan struct{} { return s.server.Server.StopNotify() }
+
+// Close stops the server. The data stays.
+func (s *Store) Close() error {
+	var err error
+	s.once.Do(func() {
+		close(s.closing)
+		<-s.watched
+		err = s.Store.Close()
+		s.server.Close()
+	})
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}
+
+func config(o Options) *embed.Config {
+	alone := len(o.ListenPeer) == 0
+	if o.Name == "" {
+		o.Name = "gregor"
+	}
+	if o.Tick == 0 {
+		o.Tick, o.Election = 100*time.Millisecond, time.Second
+		if alone {
+			o.Tick, o.Election = 10*time.Millisecond, 50*time.Millisecond
+		}
+	}
+	cfg := embed.NewConfig()
+	cfg.Name = o.Name
+	cfg.Dir = o.Dir
+	cfg.ListenPeerUrls = o.ListenPeer
+	cfg.AdvertisePeerUrls = o.ListenPeer
+	cfg.InitialCluster = o.InitialCluster
+	if alone {
+		// A member has to have an address, though nobody will use it.
+		cfg.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "localhost:1"}}
+		cfg.InitialCluster = o.Name + "=http://localhost:1"
+	}
+	cfg.ListenClientUrls = o.ListenClient
+	cfg.AdvertiseClientUrls = o.ListenClient
+	cfg.TickMs = uint(o.Tick.Milliseconds())
+	cfg.ElectionMs = uint(o.Election.Milliseconds())
+	cfg.MaxTxnOps = maxTxnOps
+	cfg.SnapshotCount = 2000
+	cfg.SnapshotCatchUpEntries = 500
+	cfg.AutoCompactionMode = "revision"
+	cfg.AutoCompactionRetention = "5000"
+	cfg.BootstrapDefragThresholdMegabytes = 64
+	cfg.WarningApplyDuration = time.Second
+	cfg.WarningUnaryRequestDuration = time.Second
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(etcdstore.ZapLogger(o.Log))
+	return cfg
+}

@@ -31,6 +31,8 @@ type Broker struct {
 	Partitions *replication.Manager
 	Logs       Logs
 	Config     *config.Values
+	// Groups is the group coordinator. Nil answers COORDINATOR_NOT_AVAILABLE.
+	Groups Groups
 
 	Now func() time.Time
 	Log zerolog.Logger

@@ -1,0 +1,26 @@
+package handler
+
+import (
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gregor-broker/gregor/coordinator/group"
+	"github.com/gregor-broker/gregor/coordinator/runtime"
+	"github.com/gregor-broker/gregor/protocol"
+)
+
+// heartbeat answers Heartbeat, versions 0 to 4: keeps a member of a classic
+// group alive and tells it to join again. v3 adds static members (KIP-345).
+func heartbeat(b *Broker, r *Request) (kmsg.Response, error) {
+	req := r.Body.(*kmsg.HeartbeatRequest)
+	resp, err := callGroup[*kmsg.HeartbeatResponse](r.Ctx, b, req.Group, func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
+		return s.Heartbeat(now, t, req)
+	})
+	if err != nil {
+		resp = req.ResponseKind().(*kmsg.HeartbeatResponse)
+		resp.ErrorCode = protocol.Code(err)
+	}
+	resp.Version = req.Version
+	return resp, nil
+}

@@ -1,0 +1,91 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"unicode/utf16"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/gregor-broker/gregor/coordinator/group"
+	"github.com/gregor-broker/gregor/coordinator/runtime"
+	"github.com/gregor-broker/gregor/metadata"
+)
+
+// The internal topics whose partitions are the shards of the coordinators.
+const (
+	offsetsTopic = "__consumer_offsets"
+)
+
+// Groups runs the group coordinator's shards on this broker.
+// *runtime.Runtime[*group.Shard] is one.
+type Groups interface {
+	Call(ctx context.Context, partition int32, h runtime.Handler[*group.Shard]) (any, error)
+	// Partitions lists the shards here and whether each has loaded.
+	Partitions() map[int32]bool
+}
+
+// groupPartition is the partition of __consumer_offsets that a group lives in.
+func (b *Broker) groupPartition(img *metadata.Image, group string) int32 {
+	n := b.Config.Int32("offsets.topic.num.partitions")
+	if t := img.Topic(offsetsTopic); t != nil {
+		n = int32(len(t.Partitions))
+	}
+	return partitionFor(group, n)
+}
+
+// partitionFor is Kafka's choice of a coordinator's partition: the key's
+// String.hashCode modulo the number of partitions. Every client and broker
+// depends on it.
+func partitionFor(key string, n int32) int32 {
+	var hash int32
+	for _, unit := range utf16.Encode([]rune(key)) {
+		hash = 31*hash + int32(unit)
+	}
+	return (hash & 0x7fffffff) % n
+}
+
+// callGroup runs a handler on the shard of a group and returns what answered
+// its ticket. The error is a *kerr.Error that a client of groups knows.
+func callGroup[T any](ctx context.Context, b *Broker, groupID string, h runtime.Handler[*group.Shard]) (T, error) {
+	var none T
+	if b.Groups == nil {
+		return none, kerr.CoordinatorNotAvailable
+	}
+	v, err := b.Groups.Call(ctx, b.groupPartition(b.Cluster.Image(), groupID), h)
+	if err != nil {
+		return none, groupError(err)
+	}
+	response, ok := v.(T)
+	if !ok {
+		return none, fmt.Errorf("handler: a group's shard answered %T, not %T", v, none)
+	}
+	return response, nil
+}
+
+// groupError turns what went wrong with a coordinator's write into what its
+// clients understand: to look for the coordinator again, or to try again.
+func groupError(err error) error {
+	for _, m := range []struct{ is, to *kerr.Error }{
+		{kerr.NotEnoughReplicas, kerr.CoordinatorNotAvailable},
+		{kerr.NotEnoughReplicasAfterAppend, kerr.CoordinatorNotAvailable},
+		{kerr.UnknownTopicOrPartition, kerr.CoordinatorNotAvailable},
+		{kerr.RequestTimedOut, kerr.CoordinatorNotAvailable},
+		{kerr.NotLeaderForPartition, kerr.NotCoordinator},
+		{kerr.KafkaStorageError, kerr.NotCoordinator},
+		{kerr.MessageTooLarge, kerr.InvalidCommitOffsetSize},
+	} {
+		if errors.Is(err, m.is) {
+			return m.to
+		}
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return kerr.NotCoordinator // this broker is going away
+	}
+	return err
+}
+
+func groupClient(r *Request) group.Client {
+	return group.Client{ID: r.Header.ClientID, Host: "/" + r.Conn.RemoteHost}
+}

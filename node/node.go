@@ -15,6 +15,8 @@ import (
 	"github.com/gregor-broker/gregor/broker/handler"
 	"github.com/gregor-broker/gregor/config"
 	"github.com/gregor-broker/gregor/controller"
+	"github.com/gregor-broker/gregor/coordinator/group"
+	"github.com/gregor-broker/gregor/coordinator/runtime"
 	"github.com/gregor-broker/gregor/metadata"
 	"github.com/gregor-broker/gregor/replication"
 	"github.com/gregor-broker/gregor/storage"
@@ -55,9 +57,15 @@ type Node struct {
 	logs       *storage.Manager
 	controller *controller.Controller
 	partitions *replication.Manager
+	groups     *runtime.Runtime[*group.Shard]
 	server     *broker.Server
 	admin      *adminServer
 	serving    sync.WaitGroup
+	// background is what runs beside requests on behalf of the coordinators;
+	// it ends with ctx.
+	background sync.WaitGroup
+	ctx        context.Context //nolint:containedctx // the node's life, not a call's
+	cancel     context.CancelFunc
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -100,6 +108,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		o.FS = vfs.OS{}
 	}
 	n := &Node{log: o.Log, id: o.Config.NodeID(), failed: make(chan struct{})}
+	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.start(ctx, o); err != nil {
 		return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
 	}
@@ -125,7 +134,7 @@ func (n *Node) start(ctx context.Context, o Options) error {
 	h, err := handler.New(handler.Broker{
 		NodeID: n.id, ClusterID: n.clusterID, Rack: o.Config.String("broker.rack"),
 		Cluster: n.controller, Partitions: n.partitions, Logs: n.logs, Config: o.Config,
-		Now: o.Now, Log: n.log,
+		Groups: n.groups, Now: o.Now, Log: n.log,
 		FeaturesEpoch: func() int64 { return n.controller.Image().Revision },
 	})
 	if err != nil {
@@ -196,6 +205,12 @@ func (n *Node) openStores(ctx context.Context, o Options) error {
 // cluster take its partitions into service.
 func (n *Node) join(ctx context.Context, o Options) error {
 	n.partitions = replication.New(replication.Options{Logs: n.logs, NodeID: n.id, Config: o.Config, Now: o.Now, Log: n.log})
+	groups, err := newGroups(o.Config, o.Now, n.log)
+	if err != nil {
+		return err
+	}
+	n.groups = groups
+	n.partitions.OnLeadership(leads(groups, handler.OffsetsTopic))
 	var endpoints []metadata.Endpoint
 	for _, l := range n.listening {
 		endpoints = append(endpoints, l.endpoint())
@@ -206,6 +221,7 @@ func (n *Node) join(ctx context.Context, o Options) error {
 	}
 	n.controller = c
 	c.Subscribe(n.partitions.Apply)
+	c.Subscribe(n.forgetDeleted)
 	if err := c.Start(ctx); err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}
@@ -338,6 +354,11 @@ func (n *Node) closeParts(ctx context.Context) error {
 	n.serving.Wait()
 	if n.admin != nil {
 		note("http", n.admin.close(ctx))
+	}
+	n.cancel()
+	n.background.Wait()
+	if n.groups != nil {
+		n.groups.Close()
 	}
 	if n.controller != nil {
 		note("controller", n.controller.Close())

@@ -52,7 +52,7 @@ func (b *Broker) findCoordinator(r *Request, kind int8, key string) (*metadata.B
 	if err != nil {
 		return nil, nil, kerr.CoordinatorNotAvailable
 	}
-	p := img.Topic(offsetsTopic).Partitions[b.groupPartition(img, key)]
+	p := img.Topic(OffsetsTopic).Partitions[b.groupPartition(img, key)]
 	broker, endpoint := endpointOf(img, p.Leader, r.Conn.Listener)
 	if endpoint == nil {
 		return nil, nil, kerr.CoordinatorNotAvailable
@@ -63,13 +63,13 @@ func (b *Broker) findCoordinator(r *Request, kind int8, key string) (*metadata.B
 // ensureOffsetsTopic returns an image in which __consumer_offsets exists.
 func (b *Broker) ensureOffsetsTopic(r *Request) (*metadata.Image, error) {
 	img := b.Cluster.Image()
-	if img.Topic(offsetsTopic) != nil {
+	if img.Topic(OffsetsTopic) != nil {
 		return img, nil
 	}
 	value := func(s string) *string { return &s }
 	segment, _ := b.Config.Lookup("offsets.topic.segment.bytes")
 	results := b.Cluster.CreateTopics(r.Ctx, []metadata.NewTopic{{
-		Name:              offsetsTopic,
+		Name:              OffsetsTopic,
 		Partitions:        b.Config.Int32("offsets.topic.num.partitions"),
 		ReplicationFactor: b.internalReplicas(img, b.Config.Int("offsets.topic.replication.factor")),
 		Configs: map[string]*string{
@@ -78,11 +78,11 @@ func (b *Broker) ensureOffsetsTopic(r *Request) (*metadata.Image, error) {
 			"segment.bytes":    &segment,
 		},
 	}}, false)
-	if img = b.Cluster.Image(); img.Topic(offsetsTopic) != nil {
+	if img = b.Cluster.Image(); img.Topic(OffsetsTopic) != nil {
 		return img, nil // here, or by another request at the same time
 	}
 	if err := results[0].Err; err != nil {
-		b.Log.Warn().Err(err).Str("topic", offsetsTopic).Str("why", results[0].Message).
+		b.Log.Warn().Err(err).Str("topic", OffsetsTopic).Str("why", results[0].Message).
 			Msg("cannot create the group coordinator's topic")
 		return nil, err
 	}

@@ -13,10 +13,9 @@ import (
 	"github.com/gregor-broker/gregor/metadata"
 )
 
-// The internal topics whose partitions are the shards of the coordinators.
-const (
-	offsetsTopic = "__consumer_offsets"
-)
+// OffsetsTopic is the internal topic whose partitions are the shards of the
+// group coordinator.
+const OffsetsTopic = "__consumer_offsets"
 
 // Groups runs the group coordinator's shards on this broker.
 // *runtime.Runtime[*group.Shard] is one.
@@ -29,7 +28,7 @@ type Groups interface {
 // groupPartition is the partition of __consumer_offsets that a group lives in.
 func (b *Broker) groupPartition(img *metadata.Image, group string) int32 {
 	n := b.Config.Int32("offsets.topic.num.partitions")
-	if t := img.Topic(offsetsTopic); t != nil {
+	if t := img.Topic(OffsetsTopic); t != nil {
 		n = int32(len(t.Partitions))
 	}
 	return partitionFor(group, n)

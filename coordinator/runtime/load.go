@@ -17,13 +17,15 @@ func (l *loop[S]) load() error {
 	l.waiting = make(map[Ticket]chan<- outcome)
 	l.pending, l.parked = pending{}, nil
 
-	start, hw, end := l.log.Bounds()
+	start, hw, end, err := l.log.Bounds()
+	if err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
 	l.raiseHighWatermark(hw)
 	l.next = start
 	var records int64
 	buf := make([]byte, 0, l.o.LoadBufferBytes)
 	for l.next < end && !l.isStopped() {
-		var err error
 		buf, err = l.log.Read(l.next, l.o.LoadBufferBytes, buf[:0])
 		if err != nil {
 			return fmt.Errorf("load, read from offset %d: %w", l.next, err)

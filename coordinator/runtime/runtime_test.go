@@ -119,10 +119,10 @@ func (m *memLog) Read(offset int64, maxBytes int, buf []byte) ([]byte, error) {
 	return buf, nil
 }
 
-func (m *memLog) Bounds() (start, hw, end int64) {
+func (m *memLog) Bounds() (start, hw, end int64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return 0, m.hw, m.end
+	return 0, m.hw, m.end, nil
 }
 
 func (m *memLog) OnHighWatermark(fn func(int64)) func() {
@@ -521,7 +521,7 @@ func randomSchedule(t *testing.T, rng *rand.Rand) {
 		case 1:
 			elect()
 		case 2, 3:
-			_, hw, end := log.Bounds()
+			_, hw, end, _ := log.Bounds()
 			log.raise(hw + rng.Int63n(end-hw+1))
 		default:
 			if rng.Intn(2) == 0 {
@@ -536,7 +536,7 @@ func randomSchedule(t *testing.T, rng *rand.Rand) {
 	}
 	elect()
 	synctest.Wait()
-	_, _, end := log.Bounds()
+	_, _, end, _ := log.Bounds()
 	log.raise(end)
 	collect()
 	if len(acked) == 0 {

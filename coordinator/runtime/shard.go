@@ -85,7 +85,7 @@ type PartitionLog interface {
 	Read(offset int64, maxBytes int, buf []byte) ([]byte, error)
 	// Bounds returns the log start offset, the high watermark, and the log end
 	// offset.
-	Bounds() (start, highWatermark, end int64)
+	Bounds() (start, highWatermark, end int64, err error)
 	// OnHighWatermark has fn called whenever the high watermark moved, until
 	// stop is called. fn does not block.
 	OnHighWatermark(fn func(highWatermark int64)) (stop func())

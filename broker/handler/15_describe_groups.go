@@ -11,10 +11,6 @@ import (
 	"github.com/gregor-broker/gregor/protocol"
 )
 
-// groupOperations are the operations on a group that everybody may do while
-// there is no authorizer: READ, DELETE and DESCRIBE, as bits (KIP-430).
-const groupOperations = 1<<3 | 1<<6 | 1<<8
-
 // describeGroups answers DescribeGroups, versions 0 to 6: the state and the
 // members of classic groups. v3 adds the allowed operations (KIP-430), v4
 // instance ids (KIP-345), v6 says GROUP_ID_NOT_FOUND instead of Dead (KIP-1043).
@@ -38,3 +34,7 @@ func describeGroups(b *Broker, r *Request) (kmsg.Response, error) {
 	}
 	return resp, nil
 }
+
+// groupOperations are the operations on a group that everybody may do while
+// there is no authorizer: READ, DELETE and DESCRIBE, as bits (KIP-430).
+const groupOperations = 1<<3 | 1<<6 | 1<<8

@@ -541,3 +541,21 @@ func BenchmarkAppendWakes(b *testing.B) {
 		})
 	}
 }
+func TestProduceWaitSurvivesANewEpochOfTheSameLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := ledBy1(t, 1, 2)
+		produce(t, p, 1)
+		var w ProduceWait
+		w.Add(p, 1)
+		go func() {
+			mustAssign(t, p, 1, 9, 1, 2)
+			if err := follow(p, 2, 1); err != nil {
+				t.Error(err)
+			}
+		}()
+		w.Wait(t.Context(), time.Hour)
+		if w.Err(0) != nil {
+			t.Error(w.Err(0))
+		}
+	})
+}

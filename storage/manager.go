@@ -410,6 +410,17 @@ func (m *Manager) emptiestDir() (*logDir, error) {
 // DeleteLog takes a log out of service at once and frees its disk space after file.delete.delay.ms. Slices that were
 // read before stay good. A log that is not there is no error.
 func (m *Manager) DeleteLog(tp TopicPartition) error {
+	l, to, err := m.takeOut(tp, deleteDirSuffix)
+	if l == nil || err != nil {
+		return err
+	}
+	m.background.remove(to, m.opts.Now().Add(time.Duration(l.Config().FileDeleteDelayMs)*time.Millisecond))
+	return nil
+}
+
+// takeOut takes a log out of service and gives its directory a name that later starts do not take for a log's. The log
+// is nil if there is none, or its directory cannot be renamed because it is offline.
+func (m *Manager) takeOut(tp TopicPartition, suffix string) (taken *Log, to string, err error) {
 	m.mu.Lock()
 	l := m.logs[tp]
 	delete(m.logs, tp)
@@ -417,25 +428,24 @@ func (m *Manager) DeleteLog(tp TopicPartition) error {
 	seq := m.deleteID
 	m.mu.Unlock()
 	if l == nil {
-		return nil
+		return nil, "", nil
 	}
 	l.removed.Store(true)
 	l.shut()
 	if l.dir.err() != nil {
-		return nil // nothing may be changed there; the next start finds a log that nobody knows
+		return nil, "", nil // nothing may be changed there; the next start finds a log that nobody knows
 	}
 	// As Kafka's: topic-partition.uuid-delete, shortened to what a file name may have.
 	base := tp.String()
-	unique := fmt.Sprintf(".%016x%016x%s", m.opts.Now().UnixNano(), seq, deleteDirSuffix)
+	unique := fmt.Sprintf(".%016x%016x%s", m.opts.Now().UnixNano(), seq, suffix)
 	if len(base)+len(unique) > 255 {
 		base = base[:255-len(unique)]
 	}
-	to := path.Join(l.dir.path, base+unique)
+	to = path.Join(l.dir.path, base+unique)
 	if err := m.opts.FS.Rename(l.path, to); err != nil {
-		return l.dir.fail(err)
+		return nil, "", l.dir.fail(err)
 	}
-	m.background.remove(to, m.opts.Now().Add(time.Duration(l.Config().FileDeleteDelayMs)*time.Millisecond))
-	return nil
+	return l, to, nil
 }
 
 // shut makes the log unusable and closes its files.
@@ -458,7 +468,10 @@ func (l *Log) shut() {
 // StrayLog takes a log out of service and renames its directory to
 // <topic>-<partition>.<unique>-stray, where it stays: metadata does not know the log, and what to do with the data is an
 // operator's decision. Later starts do not load it.
-func (m *Manager) StrayLog(tp TopicPartition) error { return nil }
+func (m *Manager) StrayLog(tp TopicPartition) error {
+	_, _, err := m.takeOut(tp, strayDirSuffix)
+	return err
+}
 
 // Dirs describes the log directories.
 func (m *Manager) Dirs() []DirInfo {

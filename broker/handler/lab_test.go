@@ -1,0 +1,127 @@
+package handler_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gregor-broker/gregor/broker/handler"
+	"github.com/gregor-broker/gregor/config"
+	"github.com/gregor-broker/gregor/controller"
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/metadata/memstore"
+	"github.com/gregor-broker/gregor/protocol"
+	"github.com/gregor-broker/gregor/replication"
+	"github.com/gregor-broker/gregor/storage"
+)
+
+// lab is a whole broker below its sockets: node 1 of a cluster in memory.
+type lab struct {
+	*handler.Broker
+	t          *testing.T
+	controller *controller.Controller
+	partitions *replication.Manager
+}
+
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	logs, err := storage.Open(storage.Options{Dirs: []string{t.TempDir()}, Log: zerolog.Nop(), Now: time.Now, ClusterID: "lab", NodeID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := logs.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	values := config.Defaults()
+	l := &lab{t: t}
+	l.partitions = replication.New(replication.Options{Logs: logs, NodeID: 1, Config: values, Now: time.Now, Log: zerolog.Nop()})
+	store := memstore.New()
+	if l.controller, err = controller.New(controller.Options{Store: store, NodeID: 1, Exclusive: true, Log: zerolog.Nop()}); err != nil {
+		t.Fatal(err)
+	}
+	l.controller.Subscribe(l.partitions.Apply)
+	if err := l.controller.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.controller.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if l.Broker, err = handler.New(handler.Broker{
+		NodeID: 1, ClusterID: "lab", Cluster: l.controller, Partitions: l.partitions, Logs: logs, Config: values,
+		Now: time.Now, Log: zerolog.Nop(),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// create makes a topic and waits for nothing: it is usable at once.
+func (l *lab) create(name string, partitions int32, configs map[string]string) {
+	l.t.Helper()
+	n := metadata.NewTopic{Name: name, Partitions: partitions, ReplicationFactor: 1, Configs: map[string]*string{}}
+	for k, v := range configs {
+		n.Configs[k] = &v
+	}
+	for _, r := range l.controller.CreateTopics(l.t.Context(), []metadata.NewTopic{n}, false) {
+		if r.Err != nil {
+			l.t.Fatal(r.Err, r.Message)
+		}
+	}
+}
+
+func (l *lab) partition(topic string, n int32) *replication.Partition {
+	l.t.Helper()
+	p, err := l.partitions.Partition(topic, n)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return p
+}
+
+// produce appends one batch with a record for each timestamp.
+func (l *lab) produce(topic string, n int32, producer *protocol.Producer, timestamps ...int64) {
+	l.t.Helper()
+	records := make([]protocol.Record, len(timestamps))
+	for i, ts := range timestamps {
+		records[i] = protocol.Record{OffsetDelta: int32(i), TimestampDelta: ts - timestamps[0], Value: []byte("v")}
+	}
+	batch := protocol.AppendBatch(nil, protocol.BatchParams{BaseTimestamp: timestamps[0], Producer: producer}, records)
+	if _, err := l.partition(topic, n).Append(batch, replication.AppendOptions{Acks: -1, Version: 13}); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// ask has a request answered as dispatch does, over the wire's bytes both ways.
+func ask[R kmsg.Response](l *lab, req kmsg.Request, version int16) R {
+	l.t.Helper()
+	req.SetVersion(version)
+	body, err := protocol.Decode(req.Key(), version, req.AppendTo(nil))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	api := l.API(req.Key())
+	if api == nil || !api.Serves(version) {
+		l.t.Fatalf("%s v%d is not served", kmsg.NameForKey(req.Key()), version)
+	}
+	resp, err := api.Handle(l.Broker, &handler.Request{
+		Header: protocol.Header{Key: req.Key(), Version: version}, Body: body, Conn: &handler.ConnInfo{Listener: "PLAINTEXT"}, Ctx: l.t.Context(),
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	again := req.ResponseKind()
+	if err := again.ReadFrom(resp.AppendTo(nil)); err != nil {
+		l.t.Fatal(err)
+	}
+	return again.(R)
+}

@@ -1,0 +1,311 @@
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/storage"
+)
+
+func TestTopicIsUsableAtOnce(t *testing.T) {
+	w := newWorld(t, openLogs(t))
+	if _, err := w.m.Partition("t", 0); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		t.Error("before any metadata:", err)
+	}
+	w.set()
+	topic := topicT
+	topic.partitions = 3
+	w.set(topic)
+	for n := range int32(3) {
+		p := w.find("t", n)
+		produce(t, p, 1)
+		if byID, err := w.m.PartitionByID(topic.id(), n); err != nil || byID != p {
+			t.Fatal(byID, err)
+		}
+	}
+	for _, n := range []int32{3, -1} {
+		if _, err := w.m.Partition("t", n); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			t.Error(n, err)
+		}
+		if _, err := w.m.PartitionByID(topic.id(), n); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			t.Error(n, err)
+		}
+	}
+	if _, err := w.m.PartitionByID(storage.TopicID{9}, 0); !errors.Is(err, kerr.UnknownTopicID) {
+		t.Error(err)
+	}
+	if name, ok := w.m.TopicName(topic.id()); name != "t" || !ok {
+		t.Error(name, ok)
+	}
+	if s := w.m.Stats(); s != (Stats{Partitions: 3, Leaders: 3}) {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestPartitionOnOtherBrokers(t *testing.T) {
+	w := newWorld(t, openLogs(t))
+	topic := topicT
+	topic.replicas = []int32{2, 3}
+	w.set(topic)
+	if _, err := w.m.Partition("t", 0); !errors.Is(err, kerr.NotLeaderForPartition) {
+		t.Error(err)
+	}
+	if _, err := w.m.PartitionByID(topic.id(), 0); !errors.Is(err, kerr.NotLeaderForPartition) {
+		t.Error(err)
+	}
+	if got := w.m.Stats(); got != (Stats{}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestTopicGrows(t *testing.T) {
+	w := newWorld(t, openLogs(t))
+	topic := topicT
+	w.set(topic)
+	p := w.find("t", 0)
+	produce(t, p, 1)
+	topic.partitions = 3
+	w.set(topic)
+	produce(t, w.find("t", 2), 1)
+	if w.find("t", 0) != p {
+		t.Error("a partition was made anew")
+	}
+}
+
+func TestTopicDeletedAndCreatedAgain(t *testing.T) {
+	logs := openLogs(t)
+	w := newWorld(t, logs)
+	var events []string
+	w.m.OnLeadership(func(c LeadershipChange) {
+		events = append(events, fmt.Sprintf("%s id %d epoch %d leader %v deleted %v", c.Partition.TopicPartition(), c.Partition.TopicID()[0], c.Epoch, c.Leader, c.Deleted))
+	})
+	w.set(topicT)
+	p := w.find("t", 0)
+	produce(t, p, 5)
+	watcher := NewWatcher()
+	watcher.Watch(p, BoundHighWatermark, nil)
+	watcher.TakeReady(nil)
+	res, err := p.Read(from(0)) // in flight while the topic goes
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := topicT
+	again.n = 2
+	w.set(again) // deletion and creation in one delta
+
+	if !watcher.urgent {
+		t.Error("the watch was not woken")
+	}
+	if data, err := res.Slice.AppendTo(nil); err != nil || len(data) != res.Slice.Len {
+		t.Error("a read in flight must go on", err)
+	}
+	res.Slice.Release()
+	if _, err := p.Append(batchOf(1, "v"), AppendOptions{}); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		t.Error("append to the deleted partition:", err)
+	}
+	if p.Gone() == nil {
+		t.Error("not gone")
+	}
+	if _, err := w.m.PartitionByID(topicT.id(), 0); !errors.Is(err, kerr.UnknownTopicID) {
+		t.Error(err)
+	}
+	q := w.find("t", 0)
+	if res := produce(t, q, 1); q == p || res.FirstOffset != 0 {
+		t.Errorf("the new topic begins at %d", res.FirstOffset)
+	}
+	if got := logs.Log(q.TopicPartition()).ID(); got != again.id() {
+		t.Errorf("log of %v", got)
+	}
+	want := []string{"t-0 id 1 epoch 0 leader true deleted false", "t-0 id 1 epoch 0 leader false deleted true", "t-0 id 2 epoch 0 leader true deleted false"}
+	if !slices.Equal(events, want) {
+		t.Errorf("%q", events)
+	}
+	w.set()
+	if _, err := w.m.Partition("t", 0); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		t.Error(err)
+	}
+	if logs.Log(q.TopicPartition()) != nil {
+		t.Error("the log is still there")
+	}
+}
+
+func TestLeadershipChangesAreToldInOrder(t *testing.T) {
+	w := newWorld(t, openLogs(t))
+	var events []string
+	w.m.OnLeadership(func(c LeadershipChange) { events = append(events, fmt.Sprint(c.Epoch, c.Leader)) })
+	for epoch, replicas := range [][]int32{{1, 2}, {2, 1}, {2, 1}, {1, 2}, {1, 2}} {
+		topic := topicT
+		topic.epoch, topic.replicas = epoch, replicas
+		w.set(topic)
+	}
+	if got := strings.Join(events, ", "); got != "0 true, 1 false, 3 true, 4 true" {
+		t.Error(got)
+	}
+}
+
+func TestReplicaMovesAway(t *testing.T) {
+	logs := openLogs(t)
+	w := newWorld(t, logs)
+	w.set(topicT)
+	produce(t, w.find("t", 0), 1)
+	topic := topicT
+	topic.epoch, topic.replicas = 1, []int32{2}
+	w.set(topic)
+	if logs.Log(storage.TopicPartition{Topic: "t"}) != nil {
+		t.Error("the log is still there")
+	}
+	if _, err := w.m.Partition("t", 0); !errors.Is(err, kerr.NotLeaderForPartition) {
+		t.Error(err)
+	}
+	topic.epoch, topic.replicas = 2, []int32{1}
+	w.set(topic)
+	if res := produce(t, w.find("t", 0), 1); res.FirstOffset != 0 {
+		t.Error("the log did not begin anew")
+	}
+}
+
+func TestConfigReachesTheLogs(t *testing.T) {
+	logs := openLogs(t)
+	w := newWorld(t, logs)
+	topic := topicT
+	topic.configs = map[string]string{"retention.ms": "1000"}
+	w.set(topic)
+	log := logs.Log(storage.TopicPartition{Topic: "t"})
+	if cfg := log.Config(); cfg.RetentionMs != 1000 || cfg.SegmentBytes != 1<<30 || !cfg.Delete || cfg.Compact || cfg.MaxMessageBytes != 1048588 {
+		t.Fatalf("%+v", cfg)
+	}
+	topic.configs = map[string]string{"cleanup.policy": "compact", "min.insync.replicas": "3", "message.timestamp.type": "LogAppendTime"}
+	w.set(topic)
+	if cfg := log.Config(); cfg.RetentionMs != 7*24*3600*1000 || !cfg.Compact || cfg.Delete || !cfg.LogAppendTime {
+		t.Fatalf("%+v", cfg)
+	}
+	if s := w.find("t", 0).Snapshot(); s.MinISR != 3 {
+		t.Errorf("%+v", s)
+	}
+	// A dynamic default of the broker reaches the logs that do not set the key.
+	if err := w.m.opts.Config.SetDynamic(map[string]string{"log.retention.ms": "77"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.m.Apply(&metadata.Delta{Configs: []metadata.ConfigResource{{Type: metadata.ConfigBroker}}}, w.img)
+	if cfg := log.Config(); cfg.RetentionMs != 77 || !cfg.Compact {
+		t.Fatalf("%+v", cfg)
+	}
+}
+
+// The configuration in use is the one of every field of storage.LogConfig that
+// a topic can set.
+func TestLogConfigOfDefaults(t *testing.T) {
+	got, want := logConfig(newManager(t, openLogs(t)).opts.Config.Topic(nil)), storage.DefaultLogConfig()
+	if got != want {
+		t.Errorf("defaults\n%+v, storage's\n%+v", got, want)
+	}
+}
+
+func TestLogSurvivesRestart(t *testing.T) {
+	d := newDisk(t)
+	logs := d.open(t)
+	w := newWorld(t, logs)
+	w.set(topicT)
+	produce(t, w.find("t", 0), 5)
+	closeLogs(t, logs)
+
+	w = newWorld(t, reopened(t, d))
+	topic := topicT
+	topic.epoch = 1
+	w.set(topic)
+	p := w.find("t", 0)
+	if got, _ := consume(t, p, from(0)); len(got) != 5 {
+		t.Fatal(got)
+	}
+	if res := produce(t, p, 1); res.FirstOffset != 5 {
+		t.Fatal(res)
+	}
+	if end, err := p.EpochEnd(-1, 0); err != nil || end != (EpochEnd{0, 5}) {
+		t.Fatal(end, err)
+	}
+}
+
+// reopened is the disk in a new process, closed with the test.
+func reopened(tb testing.TB, d disk) *storage.Manager {
+	tb.Helper()
+	logs := d.open(tb)
+	tb.Cleanup(func() { closeLogs(tb, logs) })
+	return logs
+}
+
+// What happened to topics while the broker was down: a log without a place in
+// the metadata is set aside, never deleted, and does not stand in the way of a
+// topic of the same name.
+func TestStrayLogsAreSetAside(t *testing.T) {
+	for name, c := range map[string]struct {
+		then  []testTopic
+		stray bool
+	}{
+		"still there":       {[]testTopic{{name: "t", n: 1, epoch: 1, partitions: 1, replicas: []int32{1}}}, false},
+		"deleted":           {nil, true},
+		"created again":     {[]testTopic{{name: "t", n: 2, partitions: 1, replicas: []int32{1}}}, true},
+		"moved away":        {[]testTopic{{name: "t", n: 1, epoch: 1, partitions: 1, replicas: []int32{2}}}, true},
+		"no such partition": {[]testTopic{{name: "t", n: 1, partitions: 0, replicas: []int32{1}}}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk(t)
+			logs := d.open(t)
+			w := newWorld(t, logs)
+			w.set(topicT)
+			produce(t, w.find("t", 0), 5)
+			closeLogs(t, logs)
+
+			logs = reopened(t, d)
+			w = newWorld(t, logs)
+			w.set(c.then...)
+			if got := len(strays(t, d)); got != 0 != c.stray {
+				t.Errorf("%d stray directories", got)
+			}
+			if p, err := w.m.Partition("t", 0); err == nil {
+				want := int64(0)
+				if !c.stray {
+					want = 5
+				}
+				if res := produce(t, p, 1); res.FirstOffset != want {
+					t.Errorf("appends at %d, want %d", res.FirstOffset, want)
+				}
+			}
+		})
+	}
+}
+
+func strays(tb testing.TB, d disk) (found []string) {
+	tb.Helper()
+	for _, dir := range d.dirs {
+		entries, err := d.fs.List(dir)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name, "-stray") {
+				found = append(found, e.Name)
+			}
+		}
+	}
+	return found
+}
+
+func BenchmarkCreatePartitions(b *testing.B) {
+	for b.Loop() {
+		logs := newDisk(b).open(b)
+		w := newWorld(b, logs)
+		w.set()
+		topic := topicT
+		topic.partitions = 10_000
+		w.set(topic)
+		b.StopTimer()
+		closeLogs(b, logs)
+		b.StartTimer()
+	}
+}

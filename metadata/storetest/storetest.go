@@ -525,7 +525,7 @@ func testLease(t *testing.T, sub Subject) {
 
 func testLeaseRevoked(t *testing.T, sub Subject) {
 	s := sub.Store
-	lease, err := s.Grant(ctxOf(t), time.Minute)
+	lease, err := s.Grant(ctxOf(t), 3*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -544,7 +544,7 @@ func testLeaseRevoked(t *testing.T, sub Subject) {
 	}
 	select {
 	case <-lost:
-	case <-time.After(40 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Error("nobody told that the lease is gone")
 	}
 	if err := s.Revoke(ctxOf(t), lease); !errors.Is(err, metadata.ErrLeaseNotFound) {

@@ -1,8 +1,9 @@
 package storage
 
 import (
-	"encoding/binary"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -24,7 +25,8 @@ import (
 //	last offset delta, count                             INVALID_RECORD
 //	control batch                                        INVALID_RECORD
 //	producer id with a negative sequence                 INVALID_RECORD
-//	a codec that does not exist                          see TestProduceErrorsLikeKafka
+//	a codec that does not exist                          UNSUPPORTED_COMPRESSION_TYPE (Kafka: UNKNOWN_SERVER_ERROR)
+//	a payload that its codec cannot read (strict)        INVALID_RECORD (Kafka: UNKNOWN_SERVER_ERROR)
 //	records that cannot be read                          INVALID_RECORD
 //	compacted topic, record without key                  INVALID_RECORD, naming the records
 //	timestamps out of range                              INVALID_TIMESTAMP, naming the records
@@ -34,9 +36,9 @@ import (
 // checkProduced checks records that a client or the broker itself wants to append. It returns them, changed in place or
 // made anew as the topic's configuration asks. It holds no lock: all that costs time with the size of a batch happens
 // here.
-func checkProduced(records []byte, cfg *LogConfig, opts AppendOptions) ([]byte, error) {
+func checkProduced(records []byte, tp *TopicPartition, cfg *LogConfig, opts *AppendOptions) ([]byte, error) {
 	if opts.Origin == Client {
-		return checkClient(records, cfg, opts)
+		return checkClient(records, tp, cfg, opts)
 	}
 	total := 0
 	for rest := records; len(rest) > 0; {
@@ -65,7 +67,7 @@ func checkProduced(records []byte, cfg *LogConfig, opts AppendOptions) ([]byte, 
 	return records, nil
 }
 
-func checkClient(records []byte, cfg *LogConfig, opts AppendOptions) ([]byte, error) {
+func checkClient(records []byte, tp *TopicPartition, cfg *LogConfig, opts *AppendOptions) ([]byte, error) {
 	b, rest, err := protocol.NextBatch(records)
 	if protocol.IsBatchShort(err) {
 		return nil, clientErrorf(kerr.InvalidRecord, "no whole record batch in %d bytes", len(records))
@@ -97,7 +99,7 @@ func checkClient(records []byte, cfg *LogConfig, opts AppendOptions) ([]byte, er
 	if b.IsControl() {
 		return nil, clientErrorf(kerr.InvalidRecord, "clients may not write control records")
 	}
-	return checkRecords(b, cfg, opts.Now.UnixMilli())
+	return checkRecords(b, tp, cfg, opts.Now.UnixMilli())
 }
 
 // checkHeader checks what must hold for any batch that gets new offsets.
@@ -149,11 +151,11 @@ func errCRC(b protocol.Batch) error {
 
 // checkRecords checks the inside of a client's batch as far as the configuration wants it, and applies
 // message.timestamp.type and compression.type.
-func checkRecords(b protocol.Batch, cfg *LogConfig, nowMs int64) ([]byte, error) {
-	target := targetCodec(cfg, b.Codec())
+func checkRecords(b protocol.Batch, tp *TopicPartition, cfg *LogConfig, nowMs int64) ([]byte, error) {
 	codec := b.Codec()
+	target := targetCodec(cfg, codec)
 	if codec > protocol.Zstd {
-		return nil, clientErrorf(kerr.InvalidRequest, "unknown compression type %d", int8(codec))
+		return nil, clientErrorf(kerr.UnsupportedCompressionType, "unknown compression type %d", int8(codec))
 	}
 	if codec != protocol.None && !mustOpen(b, cfg, target) {
 		if !cfg.LogAppendTime {
@@ -167,10 +169,10 @@ func checkRecords(b protocol.Batch, cfg *LogConfig, nowMs int64) ([]byte, error)
 	if codec != protocol.None {
 		var err error
 		if payload, err = protocol.Decompress(nil, codec, payload, decompressLimit); err != nil {
-			return nil, err
+			return nil, errPayload(err)
 		}
 	}
-	w := recordWalk{cfg: cfg, nowMs: nowMs}
+	w := recordWalk{tp: tp, cfg: cfg, nowMs: nowMs}
 	if err := w.run(b, payload); err != nil {
 		return nil, err
 	}
@@ -180,12 +182,22 @@ func checkRecords(b protocol.Batch, cfg *LogConfig, nowMs int64) ([]byte, error)
 	return finish(b, cfg, nowMs, w.maxTimestamp), nil
 }
 
+// errPayload answers a payload that its codec cannot read. Not CORRUPT_MESSAGE: the CRC was right, so the producer sent
+// just that, and would send it again for ever.
+func errPayload(err error) error {
+	if errors.Is(err, protocol.ErrTooLarge) {
+		return err
+	}
+	return clientErrorf(kerr.InvalidRecord, "%v", err)
+}
+
 // decompressLimit bounds what a produced batch may decompress to.
 const decompressLimit = 256 << 20
 
 // mustOpen says whether a compressed batch has to be decompressed.
 func mustOpen(b protocol.Batch, cfg *LogConfig, target protocol.Codec) bool {
 	return cfg.Validation == Strict || cfg.Compact || target != b.Codec() ||
+		(cfg.LogAppendTime && b.LogAppendTime()) ||
 		(!cfg.LogAppendTime && (b.MaxTimestamp() < 0 || cfg.TimestampBeforeMaxMs < 1<<62))
 }
 
@@ -220,27 +232,36 @@ func tooEarly(ts int64, cfg *LogConfig, nowMs int64) bool {
 
 // recordWalk looks at every record of a batch.
 type recordWalk struct {
+	tp           *TopicPartition
 	cfg          *LogConfig
 	nowMs        int64
 	maxTimestamp int64
 	gaps         bool // offset deltas are not 0, 1, 2, ...
+	badTime      bool // one of bad is about a timestamp
 	bad          []RecordError
-	badCode      *kerr.Error
 }
 
 func (w *recordWalk) run(b protocol.Batch, payload []byte) error {
 	w.maxTimestamp = -1
 	baseTs := b.BaseTimestamp()
+	appendTime := w.cfg.LogAppendTime && b.LogAppendTime()
 	r := protocol.NewRecordReader(payload, b.Count())
 	index := int32(0)
 	for rec, ok := r.Skim(); ok; rec, ok = r.Skim() {
 		ts := baseTs + rec.TimestampDelta
-		if baseTs == -1 && rec.TimestampDelta == 0 {
-			ts = -1
-		}
 		w.maxTimestamp = max(w.maxTimestamp, ts)
 		w.gaps = w.gaps || rec.OffsetDelta != index
-		w.checkRecord(index, ts, rec.Key == nil)
+		switch {
+		case w.cfg.Compact && rec.Key == nil:
+			w.reject(index, "Compacted topic cannot accept message without key in topic partition "+w.tp.String())
+		case appendTime:
+			w.badTime = true
+			w.reject(index, "Invalid timestamp type in message. Producer should not set timestamp type to LogAppendTime.")
+		case !w.cfg.LogAppendTime && (tooLate(ts, w.cfg, w.nowMs) || tooEarly(ts, w.cfg, w.nowMs)):
+			w.badTime = true
+			w.reject(index, fmt.Sprintf("Timestamp %d of message with offset %d is out of range. The timestamp should be within [%d, %d]",
+				ts, index, w.nowMs-w.cfg.TimestampBeforeMaxMs, w.nowMs+w.cfg.TimestampAfterMaxMs))
+		}
 		index++
 	}
 	if err := r.Err(); err != nil {
@@ -249,23 +270,25 @@ func (w *recordWalk) run(b protocol.Batch, payload []byte) error {
 	if len(w.bad) == 0 {
 		return nil
 	}
-	return &InvalidRecordError{Err: w.badCode, Records: w.bad, Message: "One or more records have been rejected"}
+	return w.rejection()
 }
 
-func (w *recordWalk) checkRecord(index int32, ts int64, noKey bool) {
-	switch {
-	case w.cfg.Compact && noKey:
-		w.reject(kerr.InvalidRecord, index, "Compacted topic cannot accept message without key")
-	case w.cfg.LogAppendTime:
-	case tooLate(ts, w.cfg, w.nowMs), tooEarly(ts, w.cfg, w.nowMs):
-		w.reject(kerr.InvalidTimestamp, index, fmt.Sprintf("Timestamp %d of message with offset %d is out of range. The timestamp should be within [%d, %d]",
-			ts, index, w.nowMs-w.cfg.TimestampBeforeMaxMs, w.nowMs+w.cfg.TimestampAfterMaxMs))
-	}
-}
-
-func (w *recordWalk) reject(code *kerr.Error, index int32, msg string) {
-	w.badCode = code
+func (w *recordWalk) reject(index int32, msg string) {
 	w.bad = append(w.bad, RecordError{index, msg})
+}
+
+// rejection is the error for the records rejected, in Kafka's words. One bad timestamp makes it INVALID_TIMESTAMP.
+func (w *recordWalk) rejection() error {
+	if w.badTime {
+		return &InvalidRecordError{Err: kerr.InvalidTimestamp, Records: w.bad, Message: "One or more records have been rejected due to invalid timestamp"}
+	}
+	var some []string
+	for _, e := range w.bad[:min(len(w.bad), 3)] {
+		some = append(some, fmt.Sprintf("RecordError(batchIndex=%d, message='%s')", e.Index, e.Message))
+	}
+	msg := fmt.Sprintf("One or more records have been rejected due to %d record errors in total, and only showing the first three errors at most: [%s]",
+		len(w.bad), strings.Join(some, ", "))
+	return &InvalidRecordError{Err: kerr.InvalidRecord, Records: w.bad, Message: msg}
 }
 
 // targetCodec is the codec that compression.type wants for a batch that came with codec.
@@ -320,6 +343,5 @@ func rebuild(b protocol.Batch, payload []byte, cfg *LogConfig, target protocol.C
 	if len(out) > int(cfg.MaxMessageBytes) {
 		return nil, errTooLarge(out, cfg)
 	}
-	binary.BigEndian.PutUint64(out, 0)
 	return out, nil
 }

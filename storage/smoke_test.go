@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/gregor-broker/gregor/protocol"
+	"github.com/gregor-broker/gregor/storage/vfs"
 )
 
 func testBatch(n int, ts int64, valueLen int) []byte {
@@ -117,3 +118,5 @@ func TestAppendReadRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func newTestFS() vfs.FS { return vfs.NewMem() }

@@ -41,25 +41,35 @@ func appendHeader(dst []byte, h Header) []byte {
 	return dst
 }
 
+// ReadResponseHeader splits a response frame (without its size) into the
+// correlation id and the body, which aliases the frame.
+func ReadResponseHeader(frame []byte, key int16, flexible bool) (correlationID int32, body []byte, err error) {
+	if len(frame) < 4 {
+		return 0, nil, fmt.Errorf("protocol: response header of %d bytes", len(frame))
+	}
+	correlationID = int32(binary.BigEndian.Uint32(frame))
+	s := scanner{body: frame, at: 4, budget: scanBudget(len(frame))}
+	if flexible && key != apiVersionsKey {
+		s.tags(nil)
+	}
+	if s.fault != "" {
+		return correlationID, nil, fmt.Errorf("protocol: response header: %s", s.fault)
+	}
+	return correlationID, frame[s.at:], nil
+}
+
 // ReadResponse decodes a response frame (without its size) into r, whose
 // version must be the one that was asked with, and returns the correlation id.
 // Byte slices in r alias the frame.
 //
-// Tagged fields of the header are bounded; the body is kmsg's as it stands, so
-// this is for answers of a broker that one trusts.
+// The body is kmsg's business as it stands, so this is for answers of a broker
+// that one trusts.
 func ReadResponse(frame []byte, r kmsg.Response) (correlationID int32, err error) {
-	if len(frame) < 4 {
-		return 0, fmt.Errorf("protocol: response header of %d bytes", len(frame))
+	correlationID, body, err := ReadResponseHeader(frame, r.Key(), r.IsFlexible())
+	if err != nil {
+		return correlationID, err
 	}
-	correlationID = int32(binary.BigEndian.Uint32(frame))
-	s := scanner{body: frame, at: 4, budget: scanBudget(len(frame))}
-	if r.IsFlexible() && r.Key() != apiVersionsKey {
-		s.tags(nil)
-	}
-	if s.fault != "" {
-		return correlationID, fmt.Errorf("protocol: response header: %s", s.fault)
-	}
-	if err := r.ReadFrom(frame[s.at:]); err != nil {
+	if err := r.ReadFrom(body); err != nil {
 		return correlationID, fmt.Errorf("protocol: response (key %d, version %d): %w", r.Key(), r.GetVersion(), err)
 	}
 	return correlationID, nil

@@ -221,6 +221,10 @@ func TestDecompressionBombs(t *testing.T) {
 		b := append([]byte(xerialMagic), 0, 0, 0, 1, 0, 0, 0, 1)
 		return append(binary.BigEndian.AppendUint32(b, length), block...)
 	}
+	small := slicesConcat(binary.AppendUvarint(nil, limit), []byte{0, 0})
+	if used := allocated(func() { _, _ = Decompress(nil, Snappy, small, limit) }); used > 64<<10 {
+		t.Errorf("snappy claims what cannot be in it: %d bytes allocated", used)
+	}
 	lz4Header := func(flags, descriptor byte, more ...byte) []byte {
 		d := append([]byte{flags, descriptor}, more...)
 		b := append(binary.LittleEndian.AppendUint32(nil, lz4Magic), d...)
@@ -242,6 +246,7 @@ func TestDecompressionBombs(t *testing.T) {
 		"xerial block of 4 GiB":     {Snappy, xerial(math.MaxUint32, nil)},
 		"lz4 claims 2^64-1":         {LZ4, append(lz4Header(0x68, 0x70, sizes...), 1, 0, 0, 0)},
 		"lz4 block of 2 GiB":        {LZ4, append(lz4Header(0x60, 0x70), 0xff, 0xff, 0xff, 0x7f)},
+		"lz4 block above its class": {LZ4, append(append(lz4Header(0x60, 0x40), 1, 0, 1, 0x80), make([]byte, 64<<10+5)...)},
 		"lz4 stored block of 2 GiB": {LZ4, append(lz4Header(0x60, 0x70), 0xff, 0xff, 0xff, 0xff)},
 		// Single segment, content size of 8 bytes.
 		"zstd claims 2^64-1": {Zstd, append(append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xe0}, sizes...), 1, 0, 0)},

@@ -31,12 +31,12 @@ const (
 	minHeaderLen = 2
 )
 
-// RecordError says which record of a batch cannot be read, and where.
+// RecordError says which record of a batch cannot be read, and why.
 type RecordError struct {
 	// Index counts records from 0; it is the record count if something is
 	// left over after the last.
 	Index int32
-	// Offset counts bytes of the decompressed payload.
+	// Offset is where in the decompressed payload the record begins.
 	Offset int
 	Reason string
 }
@@ -87,34 +87,33 @@ func (r *RecordReader) Skim() (Record, bool) { return r.next(false) }
 // Err is why reading ended: nil after the last record.
 func (r *RecordReader) Err() error { return r.err }
 
+// next reads a record with positions in place of errors: a reader that fails
+// returns one of the negative positions below, on which all others fail in
+// turn, so that one check at the end will do. This runs for every record that
+// is produced uncompressed.
 func (r *RecordReader) next(withHeaders bool) (rec Record, ok bool) {
-	if r.err != nil {
+	if r.err != nil || r.index >= r.count {
+		r.finish()
 		return rec, false
 	}
-	if r.index == r.count {
-		if r.at != len(r.payload) {
-			r.fail("bytes left over after the last record")
-		}
-		return rec, false
-	}
-	length := r.varint()
-	if r.err != nil {
-		return rec, false
-	}
-	if length < 0 || int64(length) > int64(len(r.payload)-r.at) {
+	length, at := varintAt(r.payload, r.at)
+	if at < 0 || length < 1 || int(length) > len(r.payload)-at {
 		r.fail("record length is beyond the payload")
 		return rec, false
 	}
-	end := r.at + int(length)
-	// Nothing below may read past the record's own length.
-	body := RecordReader{payload: r.payload[:end], at: r.at, index: r.index, headers: r.headers}
-	rec = body.record(withHeaders)
-	if body.err == nil && body.at != end {
-		body.fail("record is shorter than its length")
+	end := at + int(length)
+	p := r.payload[:end] // nothing below may read past the record's own length
+	rec.Attributes = int8(p[at])
+	rec.TimestampDelta, at = varlongAt(p, at+1)
+	rec.OffsetDelta, at = varintAt(p, at)
+	rec.Key, at = bytesAt(p, at)
+	rec.Value, at = bytesAt(p, at)
+	headers, at := varintAt(p, at)
+	if headers != 0 {
+		rec.Headers, at = r.headersAt(p, at, headers, withHeaders)
 	}
-	r.headers = body.headers
-	if body.err != nil {
-		r.err = body.err
+	if at != end {
+		r.fail(badPosition(at))
 		return Record{}, false
 	}
 	r.at = end
@@ -122,88 +121,117 @@ func (r *RecordReader) next(withHeaders bool) (rec Record, ok bool) {
 	return rec, true
 }
 
-// record reads what follows a record's length.
-func (r *RecordReader) record(withHeaders bool) (rec Record) {
-	if r.at == len(r.payload) {
-		r.fail("record is empty")
-		return rec
+func (r *RecordReader) finish() {
+	if r.err == nil && r.at != len(r.payload) {
+		r.fail("bytes left over after the last record")
 	}
-	rec.Attributes = int8(r.payload[r.at])
-	r.at++
-	rec.TimestampDelta = r.varlong()
-	rec.OffsetDelta = r.varint()
-	rec.Key = r.bytes()
-	rec.Value = r.bytes()
-	count := r.varint()
-	if r.err != nil {
-		return rec
+}
+
+func (r *RecordReader) fail(reason string) {
+	r.err = &RecordError{Index: r.index, Offset: r.at, Reason: reason}
+}
+
+// Positions that say what went wrong.
+const (
+	posVarint = -1 - iota
+	posBytes
+	posHeaderCount
+	posHeaderKey
+)
+
+func badPosition(at int) string {
+	switch at {
+	case posVarint:
+		return "varint is too long or cut short"
+	case posBytes:
+		return "key or value is longer than the record"
+	case posHeaderCount:
+		return "more headers than the record can hold"
+	case posHeaderKey:
+		return "header without a key"
 	}
-	if count < 0 || int64(count)*minHeaderLen > int64(len(r.payload)-r.at) {
-		r.fail("header count is more than the record can hold")
-		return rec
+	return "record is shorter than its length"
+}
+
+// headersAt reads n headers into the reader's own slice, or only checks them.
+func (r *RecordReader) headersAt(p []byte, at int, n int32, keep bool) ([]RecordHeader, int) {
+	if at < 0 {
+		return nil, at
+	}
+	if n < 0 || int64(n)*minHeaderLen > int64(len(p)-at) {
+		return nil, posHeaderCount
 	}
 	r.headers = r.headers[:0]
-	for range count {
-		h := RecordHeader{Key: r.bytes(), Value: r.bytes()}
-		if r.err == nil && h.Key == nil {
-			r.fail("header without a key")
+	for range n {
+		var h RecordHeader
+		h.Key, at = bytesAt(p, at)
+		h.Value, at = bytesAt(p, at)
+		if at < 0 {
+			return nil, at
 		}
-		if r.err != nil {
-			return rec
+		if h.Key == nil {
+			return nil, posHeaderKey
 		}
-		if withHeaders {
+		if keep {
 			r.headers = append(r.headers, h)
 		}
 	}
-	if withHeaders && count > 0 {
-		rec.Headers = r.headers
+	if !keep {
+		return nil, at
 	}
-	return rec
+	return r.headers, at
 }
 
-// bytes reads a nullable byte slice; an empty one is not nil.
-func (r *RecordReader) bytes() []byte {
-	n := r.varint()
-	if r.err != nil || n == -1 {
-		return nil
+// bytesAt reads a nullable byte slice; an empty one is not nil.
+func bytesAt(p []byte, at int) ([]byte, int) {
+	n, at := varintAt(p, at)
+	if at < 0 || n == -1 {
+		return nil, at
 	}
-	if n < -1 || int64(n) > int64(len(r.payload)-r.at) {
-		r.fail("length is beyond the record")
-		return nil
+	end := at + int(n)
+	if n < 0 || end > len(p) {
+		return nil, posBytes
 	}
-	b := r.payload[r.at : r.at+int(n) : r.at+int(n)]
-	r.at += int(n)
-	return b
+	return p[at:end:end], end
 }
 
-func (r *RecordReader) varint() int32 {
-	v, n := varint32(r.payload[r.at:])
-	r.advance(n)
-	return v
+// varintAt and varlongAt read at a position and return the next one. Values of
+// one byte and two, which nearly all are, are read without a loop.
+func varintAt(p []byte, at int) (int32, int) {
+	if uint(at) >= uint(len(p)) {
+		return 0, min(at, posVarint)
+	}
+	u := uint32(p[at])
+	at++
+	if u >= 0x80 {
+		if at < len(p) && p[at] < 0x80 {
+			u = u&0x7f | uint32(p[at])<<7
+			at++
+		} else {
+			return longVarintAt(p, at-1)
+		}
+	}
+	return int32(u>>1) ^ -int32(u&1), at
 }
 
-func (r *RecordReader) varlong() int64 {
-	v, n := varint64(r.payload[r.at:])
-	r.advance(n)
-	return v
+func longVarintAt(p []byte, at int) (int32, int) {
+	v, n := varint32(p[at:])
+	if n <= 0 {
+		return 0, posVarint
+	}
+	return v, at + n
 }
 
-func (r *RecordReader) advance(n int) {
-	if n > 0 {
-		r.at += n
-		return
+func varlongAt(p []byte, at int) (int64, int) {
+	if uint(at) >= uint(len(p)) {
+		return 0, min(at, posVarint)
 	}
-	if n == 0 {
-		r.fail("varint is cut short")
-	} else {
-		r.fail("varint is too long")
+	if c := p[at]; c < 0x80 {
+		return int64(c>>1) ^ -int64(c&1), at + 1
 	}
-}
-
-// fail keeps the first fault. Later reads of a failed reader find nothing.
-func (r *RecordReader) fail(reason string) {
-	if r.err == nil {
-		r.err = &RecordError{Index: r.index, Offset: r.at, Reason: reason}
-		r.at = len(r.payload)
+	v, n := varint64(p[at:])
+	if n <= 0 {
+		return 0, posVarint
 	}
+	return v, at + n
 }

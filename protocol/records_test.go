@@ -141,7 +141,7 @@ func TestRecordErrorTellsPlace(t *testing.T) {
 	payload = append(payload, 0xff)
 	payload = append(payload, make([]byte, 10)...)
 	_, err := readRecords(payload, 2)
-	if want := fmt.Sprintf("protocol: record 1 at byte %d: record length is beyond the payload", first+2); err == nil || err.Error() != want {
+	if want := fmt.Sprintf("protocol: record 1 at byte %d: record length is beyond the payload", first); err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }

@@ -41,10 +41,6 @@ func uvarint64(b []byte) (v uint64, n int) {
 
 // varint32 and varint64 undo the zig-zag form.
 func varint32(b []byte) (int32, int) {
-	if len(b) > 0 && b[0] < 0x80 {
-		u := uint32(b[0])
-		return int32(u>>1) ^ -int32(u&1), 1
-	}
 	u, n := uvarint32(b)
 	return int32(u>>1) ^ -int32(u&1), n
 }

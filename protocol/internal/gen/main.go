@@ -17,7 +17,6 @@ import (
 	"flag"
 	"fmt"
 	"go/format"
-	"log"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -65,7 +64,8 @@ func main() {
 	out := flag.String("out", "protocol/schema_gen.go", "file to write")
 	flag.Parse()
 	if err := run(*newDir, *oldDir, *out); err != nil {
-		log.Fatal(err)
+		fmt.Fprintln(os.Stderr, "gen:", err)
+		os.Exit(1)
 	}
 }
 
@@ -140,7 +140,7 @@ func versions(s string) (lo, hi int, err error) {
 func mustVersions(s string) (lo, hi int) {
 	lo, hi, err := versions(s)
 	if err != nil {
-		log.Fatalf("versions %q: %v", s, err)
+		panic(fmt.Sprintf("versions %q: %v", s, err))
 	}
 	return lo, hi
 }
@@ -228,7 +228,7 @@ func (mw *messageWriter) field(f, newestForm field, lo, hi int) {
 			nested, newestNested = mw.common[elem], mw.common[elem]
 		}
 		if len(nested) == 0 {
-			log.Fatalf("%s: %s has unknown type %s", mw.m.Name, f.Name, f.Type)
+			panic(fmt.Sprintf("%s: %s has unknown type %s", mw.m.Name, f.Name, f.Type))
 		}
 	}
 	fmt.Fprint(w, "{")
@@ -243,7 +243,7 @@ func (mw *messageWriter) field(f, newestForm field, lo, hi int) {
 	}
 	if f.Tag != "" {
 		if f.Tagged != f.Versions {
-			log.Fatalf("%s: %s is tagged in some of its versions only", mw.m.Name, f.Name)
+			panic(fmt.Sprintf("%s: %s is tagged in some of its versions only", mw.m.Name, f.Name))
 		}
 		fmt.Fprintf(w, ", tagged: true, tag: %s", f.Tag)
 	}

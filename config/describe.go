@@ -46,10 +46,9 @@ func (v *Values) DescribeBroker() []Entry {
 			out = append(out, l.brokerEntry(k, k.Name, l.effective[i], true))
 		}
 	}
-	for _, name := range l.listenerSettings() {
-		base, _, _ := listenerKey(name)
+	for _, name := range l.otherSettings() {
 		val, _, _ := l.lookup(name)
-		out = append(out, l.brokerEntry(BrokerKey(base), name, val, true))
+		out = append(out, l.brokerEntry(describedBy(name), name, val, true))
 	}
 	return out
 }
@@ -59,12 +58,7 @@ func (v *Values) DescribeBrokerDefaults() []Entry {
 	l := v.cur.Load()
 	var out []Entry
 	for _, name := range sortedKeys(l.cluster) {
-		k := BrokerKey(name)
-		if k == nil {
-			base, _, _ := listenerKey(name)
-			k = BrokerKey(base)
-		}
-		out = append(out, l.brokerEntry(k, name, l.cluster[name], false))
+		out = append(out, l.brokerEntry(describedBy(name), name, l.cluster[name], false))
 	}
 	return out
 }
@@ -147,22 +141,69 @@ func (v *Values) DescribeTopic(overrides map[string]string) []Entry {
 	return out
 }
 
-// DescribeEntity shows the keys of a group or of client metrics: the default
-// values, and over them the entity's own.
-func DescribeEntity(entity string, own ConfigSource, overrides map[string]string) []Entry {
-	keys := EntityKeys(entity)
+// DescribeGroup shows the keys of a group with these settings of its own. What
+// a group does not set comes from the broker key of the same name with "group."
+// before it, if there is one.
+func (v *Values) DescribeGroup(overrides map[string]string) []Entry {
+	l := v.cur.Load()
+	keys := EntityKeys("group")
 	out := make([]Entry, 0, len(keys))
 	for i := range keys {
 		k := &keys[i]
-		val, source := k.DefaultValue(), DefaultConfig
-		if raw, ok := overrides[k.Name]; ok {
-			if parsed, err := k.Parse(raw); err == nil {
-				val, source = parsed, own
-			}
+		val, own := v.groupValue(k, overrides)
+		e := Entry{Name: k.Name, Value: shown(k, val), Type: k.Type, Doc: k.Doc}
+		if own {
+			e.Synonyms = append(e.Synonyms, Synonym{Name: k.Name, Value: e.Value, Source: DynamicGroup})
 		}
-		e := Entry{Name: k.Name, Value: shown(k, val), Source: source, Type: k.Type, Doc: k.Doc}
-		if source == own {
-			e.Synonyms = append(e.Synonyms, Synonym{Name: k.Name, Value: e.Value, Source: own})
+		if broker := "group." + k.Name; BrokerKey(broker) != nil {
+			e.Synonyms = append(e.Synonyms, l.synonyms(broker, []string{broker}, false)...)
+		} else {
+			def := k.Default
+			e.Synonyms = append(e.Synonyms, Synonym{Name: k.Name, Value: &def, Source: DefaultConfig})
+		}
+		e.Source = e.Synonyms[0].Source
+		out = append(out, e)
+	}
+	return out
+}
+
+// groupValue resolves one key of a group and says whether the group itself sets
+// it.
+func (v *Values) groupValue(k *Key, overrides map[string]string) (Value, bool) {
+	if raw, ok := overrides[k.Name]; ok {
+		if val, err := k.Parse(raw); err == nil {
+			return val, true
+		}
+	}
+	if i := index(brokerKeys, "group."+k.Name); i >= 0 {
+		return v.cur.Load().effective[i], false
+	}
+	return k.DefaultValue(), false
+}
+
+// GroupInt resolves a number among the settings of a group.
+func (v *Values) GroupInt(name string, overrides map[string]string) int64 {
+	k := EntityKey("group", name)
+	if k == nil {
+		panic("config: no such group key: " + name)
+	}
+	val, _ := v.groupValue(k, overrides)
+	return val.num
+}
+
+// DescribeClientMetrics shows the keys of a client metrics subscription with
+// these settings of its own.
+func DescribeClientMetrics(overrides map[string]string) []Entry {
+	keys := EntityKeys("client-metrics")
+	out := make([]Entry, 0, len(keys))
+	for i := range keys {
+		k := &keys[i]
+		e := Entry{Name: k.Name, Value: shown(k, k.DefaultValue()), Source: DefaultConfig, Type: k.Type, Doc: k.Doc}
+		if raw, ok := overrides[k.Name]; ok {
+			if val, err := k.Parse(raw); err == nil {
+				e.Value, e.Source = shown(k, val), DynamicClientMetrics
+				e.Synonyms = []Synonym{{Name: k.Name, Value: e.Value, Source: DynamicClientMetrics}}
+			}
 		}
 		out = append(out, e)
 	}

@@ -76,7 +76,7 @@ type Key struct {
 }
 
 // Sensitive tells whether the value must not be shown.
-func (k *Key) Sensitive() bool { return k.Type == TypePassword }
+func (k *Key) Sensitive() bool { return k.Type == TypePassword || k.Type == TypeUnknown }
 
 // BrokerKeys returns every broker key, sorted by name. The slice is shared and
 // must not be changed.
@@ -96,6 +96,18 @@ func EntityKeys(entity string) []Key {
 
 // BrokerKey returns the broker key of that name, or nil.
 func BrokerKey(name string) *Key { return find(brokerKeys, name) }
+
+// BrokerKeyFor returns the broker key of that name, or the one that a
+// listener.name... key overrides; nil if there is none.
+func BrokerKeyFor(name string) *Key {
+	if k := BrokerKey(name); k != nil {
+		return k
+	}
+	if base, _, ok := listenerKey(name); ok {
+		return BrokerKey(base)
+	}
+	return nil
+}
 
 // TopicKey returns the topic key of that name, or nil.
 func TopicKey(name string) *Key { return find(topicKeys, name) }

@@ -20,6 +20,12 @@ type Value struct {
 	list []string
 }
 
+// Int64 is the value of a number.
+func (v Value) Int64() int64 { return v.num }
+
+// List is the value of a list. It is shared and must not be changed.
+func (v Value) List() []string { return v.list }
+
 // InvalidError says why a value does not suit a key, in Kafka's words.
 type InvalidError struct {
 	Key, Value string
@@ -279,6 +285,7 @@ func (throttledReplicas) check(k *Key, v Value) error {
 	}
 	for _, e := range v.list {
 		if !replicaPair.MatchString(e) {
+			v.Raw = "[" + strings.Join(v.list, ", ") + "]"
 			return invalid(k, v, "%s must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...", k.Name)
 		}
 	}
@@ -327,18 +334,15 @@ func (offsetReset) check(k *Key, v Value) error {
 	if isoDuration.MatchString(v.Raw) && last != "P" && last != "T" {
 		return nil
 	}
-	return invalid(k, v, "Invalid value `%s` for configuration %s. The value must be either 'earliest', 'latest' or of the format 'by_duration:<PnDTnHnMn.nS.>'.", v.Raw, k.Name)
+	return invalid(k, v, "Invalid value `%s` for configuration %s. The value must be either 'earliest', 'latest' or of the format 'by_duration:<PnDTnHnMn.nS>'.", v.Raw, k.Name)
 }
 
-// ParseBroker checks and parses the value of a broker key.
+// ParseBroker checks and parses the value of a broker key, also of one for a
+// listener.
 func ParseBroker(name, raw string) (Value, error) {
-	k := BrokerKey(name)
+	k := BrokerKeyFor(name)
 	if k == nil {
-		base, _, ok := listenerKey(name)
-		if !ok {
-			return Value{}, fmt.Errorf("unknown configuration key %s", name)
-		}
-		k = BrokerKey(base)
+		return Value{}, fmt.Errorf("%w: %s", ErrUnknownKey, name)
 	}
 	return k.Parse(raw)
 }

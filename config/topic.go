@@ -116,6 +116,15 @@ func (v *Values) topicValue(name string, overrides map[string]string) (Value, bo
 	return v.topicDefault(k), false
 }
 
+// TopicDefault is the text of the value that a topic key has for topics that do
+// not set it; empty for a key that is not known.
+func (v *Values) TopicDefault(name string) string {
+	if k := TopicKey(name); k != nil {
+		return v.topicDefault(k).Raw
+	}
+	return ""
+}
+
 // topicDefault is the value of a topic key for topics that do not set it.
 func (v *Values) topicDefault(k *Key) Value {
 	if len(k.Synonyms) == 0 {

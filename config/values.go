@@ -74,6 +74,10 @@ func (v *Values) SetDynamic(cluster, broker map[string]string) error {
 	parseAll := func(in map[string]string) map[string]Value {
 		out := make(map[string]Value, len(in))
 		for _, name := range sortedKeys(in) {
+			if BrokerKeyFor(name) == nil {
+				out[name] = Value{Raw: in[name]} // kept and shown, as Kafka does
+				continue
+			}
 			val, err := ParseBroker(name, in[name])
 			if err != nil {
 				bad = append(bad, err.Error())
@@ -183,14 +187,15 @@ func (v *Values) Origin(name string) Origin {
 // Setting is one key with its value.
 type Setting struct {
 	Name string
-	// Key describes it; for a listener.name... key, the key that it overrides.
+	// Key describes it; for a listener.name... key, the key that it overrides;
+	// for a dynamic setting that no table knows, a nameless one.
 	Key    *Key
 	Value  Value
 	Origin Origin
 }
 
 // All returns every key with its effective value, sorted by name, followed by
-// the listener.name... keys that are set.
+// what is set beside them.
 func (v *Values) All() []Setting {
 	l := v.cur.Load()
 	out := make([]Setting, 0, len(brokerKeys))
@@ -199,16 +204,28 @@ func (v *Values) All() []Setting {
 		_, o, _ := l.lookup(k.Name)
 		out = append(out, Setting{k.Name, k, l.effective[i], o})
 	}
-	for _, name := range l.listenerSettings() {
-		base, _, _ := listenerKey(name)
+	for _, name := range l.otherSettings() {
 		val, o, _ := l.lookup(name)
-		out = append(out, Setting{name, BrokerKey(base), val, o})
+		out = append(out, Setting{name, describedBy(name), val, o})
 	}
 	return out
 }
 
-// listenerSettings are the names of the listener.name... keys that are set.
-func (l *layers) listenerSettings() []string {
+// unknown describes dynamic settings that no table knows. They may be anything,
+// so they are not shown.
+var unknown = &Key{Type: TypeUnknown}
+
+// describedBy is the key that describes a setting.
+func describedBy(name string) *Key {
+	if k := BrokerKeyFor(name); k != nil {
+		return k
+	}
+	return unknown
+}
+
+// otherSettings are the names that are set and are in no table: those of
+// listeners, and dynamic ones that nobody knows.
+func (l *layers) otherSettings() []string {
 	set := make(map[string]bool)
 	for n := range l.static {
 		set[n] = true

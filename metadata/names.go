@@ -22,8 +22,8 @@ func IsInternal(name string) bool {
 	return false
 }
 
-// nameProblem returns what Kafka says of a name no topic may have, or "".
-func nameProblem(name string) string {
+// NameProblem returns what Kafka says of a name no topic may have, or "".
+func NameProblem(name string) string {
 	problem := ""
 	switch {
 	case name == "":
@@ -45,7 +45,7 @@ func topicChar(c rune) bool {
 }
 
 // ValidTopicName says whether a topic may have that name.
-func ValidTopicName(name string) bool { return nameProblem(name) == "" }
+func ValidTopicName(name string) bool { return NameProblem(name) == "" }
 
 // collision returns a topic whose name differs from name only by '.' and '_',
 // which metrics systems take for the same, or "". It looks at both characters

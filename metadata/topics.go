@@ -54,7 +54,7 @@ func newPartitionCount(env *Env, t NewTopic) int {
 
 func createTopic(img *Image, env *Env, t NewTopic, d *TopicDecision) {
 	r := &d.Result
-	if problem := nameProblem(t.Name); problem != "" {
+	if problem := NameProblem(t.Name); problem != "" {
 		r.fail(kerr.InvalidTopicException, problem)
 		return
 	}

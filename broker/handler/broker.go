@@ -36,6 +36,8 @@ type Broker struct {
 
 	Now func() time.Time
 	Log zerolog.Logger
+	// LogLevel lets clients see and change the level of Log. May be nil.
+	LogLevel LogLevel
 
 	// Features are the cluster features ApiVersions tells clients of
 	// (KIP-584). A feature is listed when everything it promises works.

@@ -1,0 +1,81 @@
+package handler
+
+import (
+	"path/filepath"
+	"slices"
+
+	"github.com/gregor-broker/gregor/storage"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// DescribeLogDirs (35), versions 1 to 5: the log directories of this broker
+// with the sizes of the partitions in them.
+//
+//   - v3 (KIP-784) has an error of the whole; v4 (KIP-827) the size and the
+//     free bytes of the volume; v5 says whether a directory takes no new
+//     partitions (cordoned.log.dirs).
+//   - Null topics mean all of them. A directory is listed even if it holds
+//     nothing of what was asked for; one that failed has KAFKA_STORAGE_ERROR.
+//   - No partition is ever on the way to another directory here, so none is a
+//     future one.
+func describeLogDirs(b *Broker, r *Request) (kmsg.Response, error) {
+	req := r.Body.(*kmsg.DescribeLogDirsRequest)
+	resp := req.ResponseKind().(*kmsg.DescribeLogDirsResponse)
+	byDir := make(map[string][]kmsg.DescribeLogDirsResponseDirTopic)
+	for _, l := range b.askedLogs(req) {
+		p := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
+		p.Partition, p.Size = l.TopicPartition().Partition, l.Size()
+		p.OffsetLag = max(l.HighWatermark()-l.LogEndOffset(), 0)
+		topics := byDir[l.Dir()]
+		if n := len(topics); n == 0 || topics[n-1].Topic != l.TopicPartition().Topic {
+			t := kmsg.NewDescribeLogDirsResponseDirTopic()
+			t.Topic = l.TopicPartition().Topic
+			topics = append(topics, t)
+		}
+		last := &topics[len(topics)-1]
+		last.Partitions = append(last.Partitions, p)
+		byDir[l.Dir()] = topics
+	}
+	cordoned := b.Config.List("cordoned.log.dirs")
+	for _, dir := range b.Logs.Dirs() {
+		o := kmsg.NewDescribeLogDirsResponseDir()
+		o.Dir = dir.Path
+		if abs, err := filepath.Abs(dir.Path); err == nil {
+			o.Dir = abs
+		}
+		o.IsCordoned = slices.Contains(cordoned, "*") || slices.Contains(cordoned, dir.Path)
+		if dir.Err != nil {
+			o.ErrorCode = kerr.KafkaStorageError.Code
+		} else {
+			o.TotalBytes, o.UsableBytes = dir.TotalBytes, dir.UsableBytes
+			o.Topics = byDir[dir.Path]
+		}
+		resp.Dirs = append(resp.Dirs, o)
+	}
+	return resp, nil
+}
+
+// askedLogs are the logs of the request, sorted by topic and partition.
+func (b *Broker) askedLogs(req *kmsg.DescribeLogDirsRequest) []*storage.Log {
+	if req.Topics == nil {
+		return b.Logs.Logs()
+	}
+	asked := make(map[storage.TopicPartition]bool)
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		for _, p := range t.Partitions {
+			asked[storage.TopicPartition{Topic: t.Topic, Partition: p}] = true
+		}
+	}
+	var logs []*storage.Log
+	if len(asked) == 0 {
+		return logs
+	}
+	for _, l := range b.Logs.Logs() {
+		if asked[l.TopicPartition()] {
+			logs = append(logs, l)
+		}
+	}
+	return logs
+}

@@ -1,0 +1,103 @@
+package handler
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/gregor-broker/gregor/config"
+	"github.com/gregor-broker/gregor/controller"
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/metadata/memstore"
+	"github.com/gregor-broker/gregor/replication"
+	"github.com/gregor-broker/gregor/storage"
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// testBroker is a broker without sockets: its handlers, on metadata in memory
+// and a log directory of its own.
+type testBroker struct {
+	*Broker
+	controller *controller.Controller
+}
+
+func newTestBroker(t *testing.T, overrides ...string) *testBroker {
+	t.Helper()
+	src := config.Source{Name: "test", Lines: []config.Line{{Key: "log.dirs", Value: t.TempDir()}}}
+	for i := 0; i < len(overrides); i += 2 {
+		src.Lines = append(src.Lines, config.Line{Key: overrides[i], Value: overrides[i+1]})
+	}
+	cfg, _, err := config.Build(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs, err := storage.Open(storage.Options{Dirs: cfg.LogDirs(), Log: zerolog.Nop(), NodeID: 1, ClusterID: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := replication.New(replication.Options{Logs: logs, NodeID: 1, Config: cfg, Now: time.Now, Log: zerolog.Nop()})
+	ctrl, err := controller.New(controller.Options{
+		Store: memstore.New(), NodeID: 1, Exclusive: true, Rules: ConfigRules(cfg), Log: zerolog.Nop(),
+		Endpoints: []metadata.Endpoint{{Listener: "PLAINTEXT", Host: "127.0.0.1", Port: 9092, Security: "PLAINTEXT"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctrl.Subscribe(DynamicConfig(cfg, 1, zerolog.Nop()))
+	ctrl.Subscribe(parts.Apply)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := ctrl.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := ctrl.Close(); err != nil {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := logs.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	b, err := New(Broker{
+		NodeID: 1, Cluster: ctrl, Partitions: parts, Logs: logs, Config: cfg, Now: time.Now, Log: zerolog.Nop(),
+		LogLevel: new(testLevel),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &testBroker{Broker: b, controller: ctrl}
+}
+
+type testLevel struct{ level zerolog.Level }
+
+func (l *testLevel) Level() zerolog.Level         { return l.level }
+func (l *testLevel) SetLevel(level zerolog.Level) { l.level = level }
+
+// play answers a request as a connection would, and returns the response as a
+// client would read it.
+func (b *testBroker) play(t *testing.T, req kmsg.Request) kmsg.Response {
+	t.Helper()
+	a := b.API(req.Key())
+	if a == nil || !a.Serves(req.GetVersion()) {
+		t.Fatalf("%s v%d is not served", kmsg.NameForKey(req.Key()), req.GetVersion())
+	}
+	r := NewRequest()
+	r.Header.Key, r.Header.Version = req.Key(), req.GetVersion()
+	r.Conn = &ConnInfo{Listener: "PLAINTEXT", Principal: "User:ANONYMOUS"}
+	r.Ctx, r.Draining = context.Background(), context.Background()
+	if err := a.Decode(r, req.AppendTo(nil)); err != nil {
+		t.Fatalf("%s v%d: %v", kmsg.NameForKey(req.Key()), req.GetVersion(), err)
+	}
+	resp, err := a.Handle(b.Broker, r)
+	if err != nil {
+		t.Fatalf("%s v%d: %v", kmsg.NameForKey(req.Key()), req.GetVersion(), err)
+	}
+	read := req.ResponseKind()
+	if err := read.ReadFrom(resp.AppendTo(nil)); err != nil {
+		t.Fatal(err)
+	}
+	return read
+}

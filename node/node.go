@@ -220,6 +220,7 @@ func (n *Node) join(ctx context.Context, o Options) error {
 		return fmt.Errorf("controller: %w", err)
 	}
 	n.controller = c
+	c.Subscribe(handler.DynamicConfig(o.Config, n.id, n.log)) // before those who read what it changes
 	c.Subscribe(n.partitions.Apply)
 	c.Subscribe(n.forgetDeleted)
 	if err := c.Start(ctx); err != nil {

@@ -90,7 +90,7 @@ func controllerOptions(o Options, n *Node, endpoints []metadata.Endpoint) contro
 		DefaultReplicationFactor: int16(v.Int("default.replication.factor")),
 		MinInsyncReplicas:        int(topic.MinInsyncReplicas),
 		UncleanLeaderElection:    topic.UncleanElection,
-		Rules:                    configRules(v),
+		Rules:                    handler.ConfigRules(v),
 		Features:                 features,
 		Log:                      n.log,
 	}

@@ -158,20 +158,27 @@ func (s *sender) slice(buf []byte, sl *storage.Slice) ([]byte, error) {
 
 // copySlice reads a run of records from its file and writes it by way of buf.
 func (s *sender) copySlice(buf []byte, sl *storage.Slice) ([]byte, error) {
-	for off, left := sl.Off, sl.Len; left > 0; {
-		if room := cap(buf) - len(buf); room < left && len(buf) > 0 {
-			if err := s.write(buf, true); err != nil {
-				return buf, err
-			}
-			buf = buf[:0]
+	if cap(buf)-len(buf) < sl.Len && len(buf) > 0 {
+		if err := s.write(buf, true); err != nil {
+			return buf, err
 		}
-		n := min(left, cap(buf)-len(buf))
-		end := len(buf) + n
-		if m, err := sl.File().ReadAt(buf[len(buf):end], off); m < n {
+		buf = buf[:0]
+	}
+	if sl.Len <= cap(buf) {
+		return sl.AppendTo(buf)
+	}
+	for off, left := sl.Off, sl.Len; left > 0; {
+		n := min(left, cap(buf))
+		if m, err := sl.File().ReadAt(buf[:n], off); m < n {
 			return buf, shortRead(err)
 		}
-		buf = buf[:end]
 		off, left = off+int64(n), left-n
+		if left == 0 {
+			return buf[:n], nil
+		}
+		if err := s.write(buf[:n], true); err != nil {
+			return buf, err
+		}
 	}
 	return buf, nil
 }

@@ -31,8 +31,8 @@ func produce(b *Broker, r *Request) (kmsg.Response, error) {
 	c := &r.produce
 	req := &c.req
 	resp := c.answer()
-	if !validAcks(req.Acks) {
-		c.refuseAll(kerr.InvalidRequiredAcks)
+	if req.TransactionID == nil && c.transactional() {
+		c.refuseAll(kerr.TransactionalIDAuthorizationFailed)
 		return c.finish()
 	}
 	opts := replication.AppendOptions{
@@ -64,6 +64,33 @@ const adminClientID = "__admin_client"
 
 func validAcks(acks int16) bool { return acks >= -1 && acks <= 1 }
 
+// transactional reports whether any batch is. Every batch is looked at, whatever
+// the request says of itself (CVE-2018-17196).
+func (c *produceCall) transactional() bool {
+	for i := range c.req.Topics {
+		for j := range c.req.Topics[i].Partitions {
+			if isTransactional(c.req.Topics[i].Partitions[j].Records) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func isTransactional(records []byte) bool {
+	for len(records) > 0 {
+		batch, rest, err := protocol.NextBatch(records)
+		if err != nil {
+			return false // Append says what is wrong with it
+		}
+		if batch.IsTransactional() {
+			return true
+		}
+		records = rest
+	}
+	return false
+}
+
 // errOldProduce closes the connection, as Kafka does.
 var errOldProduce = errors.New("produce versions 0 to 2 are not supported")
 
@@ -81,7 +108,7 @@ func produceTo(b *Broker, t *kmsg.ProduceRequestTopic, rec *kmsg.ProduceRequestT
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := refuseTransactions(rec.Records); err != nil {
+	if err := refuse(rec.Records, opts.Acks); err != nil {
 		return p, 0, err
 	}
 	res, err := p.Append(rec.Records, opts)
@@ -92,19 +119,18 @@ func produceTo(b *Broker, t *kmsg.ProduceRequestTopic, rec *kmsg.ProduceRequestT
 	return p, res.LastOffset + 1, nil
 }
 
-// refuseTransactions refuses transactional batches: there is no transaction
-// they could belong to. Every batch is looked at, whatever the request says of
-// itself (CVE-2018-17196).
-func refuseTransactions(records []byte) error {
-	for len(records) > 0 {
-		batch, rest, err := protocol.NextBatch(records)
-		if err != nil {
-			return nil // Append says what is wrong with it
+// refuse says why records cannot even be tried: acks that do not exist, which
+// Kafka finds out only after it has looked at the batch; a transaction, while
+// there is no coordinator that could know of it.
+func refuse(records []byte, acks int16) error {
+	if !validAcks(acks) {
+		if _, rest, err := protocol.NextBatch(records); err != nil || len(rest) > 0 {
+			return kerr.InvalidRecord
 		}
-		if batch.IsTransactional() {
-			return fmt.Errorf("%w: no transaction is ongoing", kerr.InvalidTxnState)
-		}
-		records = rest
+		return kerr.InvalidRequiredAcks
+	}
+	if isTransactional(records) {
+		return kerr.InvalidProducerIDMapping
 	}
 	return nil
 }
@@ -260,8 +286,8 @@ func tellsLogStart(code int16) bool {
 	switch code {
 	case kerr.UnknownTopicOrPartition.Code, kerr.UnknownTopicID.Code, kerr.NotLeaderForPartition.Code,
 		kerr.MessageTooLarge.Code, kerr.RecordListTooLarge.Code, kerr.CorruptMessage.Code,
-		kerr.KafkaStorageError.Code, kerr.InvalidTopicException.Code, kerr.InvalidTxnState.Code,
-		kerr.NotEnoughReplicas.Code:
+		kerr.KafkaStorageError.Code, kerr.InvalidTopicException.Code, kerr.InvalidProducerIDMapping.Code,
+		kerr.NotEnoughReplicas.Code, kerr.InvalidRequiredAcks.Code:
 		return false
 	}
 	return true

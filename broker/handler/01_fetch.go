@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"math"
 	"time"
 
 	"github.com/gregor-broker/gregor/protocol"
@@ -183,6 +184,9 @@ func (f *fetchCall) read(e *fetchEntry, onlyNews bool) bool {
 	}
 	if err != nil {
 		f.failed(e, res, err)
+		if e.part == nil {
+			res.Aborted = []storage.AbortedTxn{} // as Kafka has it
+		}
 		return true
 	}
 	if f.req.IsolationLevel == 1 && res.Aborted == nil {
@@ -302,6 +306,7 @@ func decodeFetch(r *Request, body []byte) (kmsg.Request, error) {
 
 func decodeFetchPartition(w *wireReader, v int16, p *kmsg.FetchRequestTopicPartition) {
 	p.CurrentLeaderEpoch, p.LastFetchedEpoch, p.LogStartOffset = -1, -1, -1
+	p.HighWatermark = math.MaxInt64 // not told (KIP-1166)
 	p.Partition = w.int32()
 	if v >= 9 {
 		p.CurrentLeaderEpoch = w.int32()

@@ -3,6 +3,8 @@ package handler
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
+	"unicode/utf8"
 )
 
 // The hot requests and responses are decoded and encoded by hand, into memory
@@ -107,7 +109,11 @@ func (w *wireReader) nullableStr(old string) (s string, null bool) {
 	if string(p) == old {
 		return old, false
 	}
-	return string(p), false
+	s = string(p)
+	if !utf8.ValidString(s) { // as a Java broker reads it
+		s = strings.ToValidUTF8(s, "\uFFFD")
+	}
+	return s, false
 }
 
 // bytes reads nullable bytes, which alias the body.

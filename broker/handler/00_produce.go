@@ -108,7 +108,7 @@ func produceTo(b *Broker, t *kmsg.ProduceRequestTopic, rec *kmsg.ProduceRequestT
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := refuse(rec.Records, opts.Acks); err != nil {
+	if err := refuseRecords(rec.Records, opts.Acks); err != nil {
 		return p, 0, err
 	}
 	res, err := p.Append(rec.Records, opts)
@@ -119,10 +119,10 @@ func produceTo(b *Broker, t *kmsg.ProduceRequestTopic, rec *kmsg.ProduceRequestT
 	return p, res.LastOffset + 1, nil
 }
 
-// refuse says why records cannot even be tried: acks that do not exist, which
+// refuseRecords says why records cannot even be tried: acks that do not exist, which
 // Kafka finds out only after it has looked at the batch; a transaction, while
 // there is no coordinator that could know of it.
-func refuse(records []byte, acks int16) error {
+func refuseRecords(records []byte, acks int16) error {
 	if !validAcks(acks) {
 		if _, rest, err := protocol.NextBatch(records); err != nil || len(rest) > 0 {
 			return kerr.InvalidRecord

@@ -33,6 +33,8 @@ type logDir struct {
 	ckptMu sync.Mutex
 	// Offsets in the checkpoint files as written last. Guarded by ckptMu.
 	written map[string]map[TopicPartition]int64
+
+	logs int // in Manager.logs; guarded by Manager.mu
 }
 
 func (d *logDir) err() error {

@@ -171,6 +171,7 @@ func (m *Manager) loadDir(d *logDir) error {
 		}
 		l := m.newLog(d, tp, m.opts.Defaults)
 		m.logs[tp] = l
+		d.logs++
 		load = append(load, l)
 	}
 	err = parallel(m.opts.RecoveryThreads, load, func(l *Log) error {
@@ -333,6 +334,7 @@ func (m *Manager) CreateLog(tp TopicPartition, id TopicID, cfg LogConfig) (*Log,
 		return nil, d.fail(err)
 	}
 	m.logs[tp] = l
+	d.logs++
 	return l, nil
 }
 
@@ -391,13 +393,9 @@ func (l *Log) adopt(id TopicID, cfg LogConfig) error {
 
 // emptiestDir is the usable directory with the fewest logs. Under mu.
 func (m *Manager) emptiestDir() (*logDir, error) {
-	count := map[*logDir]int{}
-	for _, l := range m.logs {
-		count[l.dir]++
-	}
 	var best *logDir
 	for _, d := range m.dirs {
-		if d.err() == nil && (best == nil || count[d] < count[best]) {
+		if d.err() == nil && (best == nil || d.logs < best.logs) {
 			best = d
 		}
 	}
@@ -423,7 +421,10 @@ func (m *Manager) DeleteLog(tp TopicPartition) error {
 func (m *Manager) takeOut(tp TopicPartition, suffix string) (taken *Log, to string, err error) {
 	m.mu.Lock()
 	l := m.logs[tp]
-	delete(m.logs, tp)
+	if l != nil {
+		delete(m.logs, tp)
+		l.dir.logs--
+	}
 	m.deleteID++
 	seq := m.deleteID
 	m.mu.Unlock()

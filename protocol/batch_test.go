@@ -216,7 +216,11 @@ func TestNextBatchRefuses(t *testing.T) {
 
 func TestSequencesWrap(t *testing.T) {
 	for _, c := range []struct{ sequence, n, want int32 }{
-		{0, 0, 0}, {0, 5, 5}, {math.MaxInt32, 0, math.MaxInt32}, {math.MaxInt32, 1, 0}, {math.MaxInt32 - 1, 3, 1},
+		{0, 0, 0},
+		{0, 5, 5},
+		{math.MaxInt32, 0, math.MaxInt32},
+		{math.MaxInt32, 1, 0},
+		{math.MaxInt32 - 1, 3, 1},
 		{math.MaxInt32, math.MaxInt32, math.MaxInt32 - 1},
 	} {
 		if got := NextSequence(c.sequence, c.n); got != c.want {

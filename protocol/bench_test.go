@@ -171,7 +171,7 @@ func BenchmarkSkim(b *testing.B) {
 }
 
 func BenchmarkCodecs(b *testing.B) {
-	plain := []byte(plainBatch(1000).Payload())
+	plain := plainBatch(1000).Payload()
 	for codec := Gzip; codec <= Zstd; codec++ {
 		packed, err := Compress(nil, codec, 3, plain)
 		if err != nil {

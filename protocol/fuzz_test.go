@@ -168,7 +168,7 @@ func FuzzBatch(f *testing.F) {
 	for _, c := range capturedBatches(f) {
 		f.Add(c.bytes)
 	}
-	f.Add([]byte(AppendControlBatch(nil, ControlParams{Type: ControlCommit})))
+	f.Add(AppendControlBatch(nil, ControlParams{Type: ControlCommit}))
 	two := AppendBatch(nil, BatchParams{}, []Record{{Value: []byte("v")}})
 	f.Add(AppendBatch(two, BatchParams{BaseOffset: 1, Codec: LZ4}, []Record{{Value: []byte("v")}}))
 	f.Fuzz(func(t *testing.T, log []byte) {
@@ -217,7 +217,7 @@ func checkBatch(t *testing.T, b Batch, limit int) {
 func FuzzRecords(f *testing.F) {
 	for _, c := range capturedBatches(f) {
 		if c.codec == None {
-			f.Add([]byte(Batch(c.bytes).Payload()), Batch(c.bytes).Count())
+			f.Add(Batch(c.bytes).Payload(), Batch(c.bytes).Count())
 		}
 	}
 	f.Add([]byte{0xfe, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0, 0, 0, 0}, int32(1))
@@ -251,7 +251,7 @@ func FuzzRecords(f *testing.F) {
 func fuzzDecompress(f *testing.F, codec Codec) {
 	for _, c := range capturedBatches(f) {
 		if c.codec == codec {
-			f.Add([]byte(Batch(c.bytes).Payload()))
+			f.Add(Batch(c.bytes).Payload())
 		}
 	}
 	for _, n := range []int{0, 1, 100, 70000} {

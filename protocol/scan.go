@@ -179,7 +179,7 @@ func (s *scanner) bytes(nullable bool) {
 // Kafka takes every negative length of what may be null for null. The protocol
 // knows only -1, and nobody writes anything else, so that is refused.
 func (s *scanner) length(width int, nullable bool) int {
-	n := -1
+	var n int
 	switch {
 	case s.flexible:
 		n = int(s.uvarint()) - 1

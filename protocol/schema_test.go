@@ -118,7 +118,7 @@ func checkRoundTrip(key, version int16, body []byte) error {
 	for n := range body {
 		_, err := Decode(key, version, body[:n:n])
 		if malformed := (*MalformedError)(nil); !errors.As(err, &malformed) {
-			return fmt.Errorf("first %d bytes: error %v", n, err)
+			return fmt.Errorf("first %d bytes: error %w", n, err)
 		}
 	}
 	return nil

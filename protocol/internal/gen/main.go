@@ -87,8 +87,11 @@ func run(newDir, oldDir, out string) error {
 
 func load(dir string) (map[int]message, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*Request.json"))
-	if err != nil || len(files) == 0 {
-		return nil, fmt.Errorf("no definitions in %q: %v", dir, err)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("no definitions in %q", dir)
 	}
 	messages := map[int]message{}
 	for _, file := range files {

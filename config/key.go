@@ -65,8 +65,9 @@ type Key struct {
 	Internal bool
 	// Own marks a key that Kafka does not have.
 	Own bool
-	// Tier is 1 for a key that is implemented, 2 for one that is accepted and
-	// shown, 3 for tiered storage, 4 for what has no meaning here.
+	// Tier is 1 for a key that has an effect. The others are accepted and
+	// shown: 2 belongs to what is not built yet, 3 to tiered storage, 4 to what
+	// has no meaning here.
 	Tier int
 	// Synonyms of a topic key are the broker keys that set its default, the
 	// strongest first.

@@ -279,3 +279,11 @@ func newTestID() metadata.ID {
 		}
 	})
 }
+
+// deleteTopic deletes a topic by name.
+func (b *testBroker) deleteTopic(name string) {
+	b.t.Helper()
+	if res := b.controller.DeleteTopics(context.Background(), []metadata.TopicRef{{Name: name}}); res[0].Err != nil {
+		b.t.Fatalf("deleting %s: %v", name, res[0].Err)
+	}
+}

@@ -46,7 +46,7 @@ func produce(b *Broker, r *Request) (kmsg.Response, error) {
 			out := &rt.Partitions[j]
 			p, end, err := produceTo(b, t, &t.Partitions[j], opts, out)
 			if err != nil {
-				c.failed(b, r, out, t, p, err)
+				c.failed(b, r, out, t, &t.Partitions[j], p, err)
 			} else if req.Acks == -1 {
 				c.wait(p, end, out)
 			}
@@ -124,7 +124,7 @@ func produceTo(b *Broker, t *kmsg.ProduceRequestTopic, rec *kmsg.ProduceRequestT
 // there is no coordinator that could know of it.
 func refuseRecords(records []byte, acks int16) error {
 	if !validAcks(acks) {
-		if _, rest, err := protocol.NextBatch(records); err != nil || len(rest) > 0 {
+		if !isOneBatch(records) {
 			return kerr.InvalidRecord
 		}
 		return kerr.InvalidRequiredAcks
@@ -255,7 +255,7 @@ func (c *produceCall) refuseAll(err error) {
 }
 
 // failed fills in the answer of a partition that was not appended to.
-func (c *produceCall) failed(b *Broker, r *Request, out *kmsg.ProduceResponseTopicPartition, t *kmsg.ProduceRequestTopic, p *replication.Partition, err error) {
+func (c *produceCall) failed(b *Broker, r *Request, out *kmsg.ProduceResponseTopicPartition, t *kmsg.ProduceRequestTopic, rec *kmsg.ProduceRequestTopicPartition, p *replication.Partition, err error) {
 	out.ErrorCode = protocol.Code(err)
 	c.resp.failed = err
 	if out.ErrorCode == kerr.UnknownServerError.Code {
@@ -271,7 +271,7 @@ func (c *produceCall) failed(b *Broker, r *Request, out *kmsg.ProduceResponseTop
 			out.ErrorRecords = append(out.ErrorRecords, e)
 		}
 	}
-	if p != nil && tellsLogStart(out.ErrorCode) {
+	if p != nil && tellsLogStart(out.ErrorCode, rec.Records) {
 		out.LogStartOffset = p.Snapshot().LogStart
 	}
 	if out.ErrorCode == kerr.NotLeaderForPartition.Code && c.req.Version >= 10 {
@@ -280,17 +280,24 @@ func (c *produceCall) failed(b *Broker, r *Request, out *kmsg.ProduceResponseTop
 }
 
 // tellsLogStart says which errors Kafka answers with the log start offset: those
-// of the producer's state and of single records, for which it tells the
+// of the producer's state and of the batch's content, for which it tells the
 // producer whether what it misses was deleted.
-func tellsLogStart(code int16) bool {
+func tellsLogStart(code int16, records []byte) bool {
 	switch code {
-	case kerr.UnknownTopicOrPartition.Code, kerr.UnknownTopicID.Code, kerr.NotLeaderForPartition.Code,
-		kerr.MessageTooLarge.Code, kerr.RecordListTooLarge.Code, kerr.CorruptMessage.Code,
-		kerr.KafkaStorageError.Code, kerr.InvalidTopicException.Code, kerr.InvalidProducerIDMapping.Code,
-		kerr.NotEnoughReplicas.Code, kerr.InvalidRequiredAcks.Code:
-		return false
+	case kerr.OutOfOrderSequenceNumber.Code, kerr.InvalidProducerEpoch.Code, kerr.UnknownProducerID.Code,
+		kerr.InvalidTimestamp.Code, kerr.UnsupportedCompressionType.Code, kerr.InvalidTxnState.Code:
+		return true
+	case kerr.InvalidRecord.Code:
+		return isOneBatch(records)
 	}
-	return true
+	return false
+}
+
+// isOneBatch tells whether records is what a partition of a request has to be.
+// What is not is refused before the log is asked.
+func isOneBatch(records []byte) bool {
+	_, rest, err := protocol.NextBatch(records)
+	return err == nil && len(rest) == 0
 }
 
 // nameLeader tells the client where to go instead (KIP-951).

@@ -36,6 +36,9 @@ func plainBatch(n int) Batch {
 // TestHotPathAllocations guards the produce path: nothing is allocated per
 // record or per byte.
 func TestHotPathAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("counts allocations")
+	}
 	batch := plainBatch(1000)
 	check := func(name string, want float64, f func()) {
 		t.Helper()

@@ -48,8 +48,8 @@ func errCorruptPayload(c Codec, cause any) error {
 }
 
 // Compress appends src, compressed, to dst. The level is what Kafka's
-// compression.<codec>.level means, clamped to what the codec has; None and
-// Snappy have none.
+// compression.<codec>.level means, clamped to what the codec has; 0 is the
+// codec's default, and None and Snappy have no levels.
 func Compress(dst []byte, c Codec, level int, src []byte) ([]byte, error) {
 	switch c {
 	case None:

@@ -24,6 +24,9 @@ func (w *appendWriter) Write(p []byte) (int, error) {
 }
 
 func compressGzip(dst []byte, level int, src []byte) ([]byte, error) {
+	if level == 0 { // gzip's own level 0 does not compress, and Kafka has none
+		level = gzip.DefaultCompression
+	}
 	level = min(max(level, gzip.DefaultCompression), gzip.BestCompression)
 	pool := &gzipWriters[level-gzip.DefaultCompression]
 	out := appendWriter{dst: dst}

@@ -63,6 +63,17 @@ func TestCodecsRoundTrip(t *testing.T) {
 	}
 }
 
+// TestDefaultLevel: whoever sets no level gets compression.
+func TestDefaultLevel(t *testing.T) {
+	src := someInputs()["words"]
+	for codec := Gzip; codec <= Zstd; codec++ {
+		packed, err := Compress(nil, codec, 0, src)
+		if err != nil || len(packed) > len(src)/10 {
+			t.Errorf("%v: %d bytes from %d, %v", codec, len(packed), len(src), err)
+		}
+	}
+}
+
 // TestOthersReadOurs has each format's usual library read what Compress writes.
 func TestOthersReadOurs(t *testing.T) {
 	readers := map[Codec]func(src []byte) ([]byte, error){
@@ -208,7 +219,7 @@ func linkedLZ4(t *testing.T, src []byte) []byte {
 // the limit.
 func TestDecompressionBombs(t *testing.T) {
 	const limit = 1 << 20
-	huge := make([]byte, 64<<20)
+	huge := make([]byte, 16*limit)
 	bomb := func(codec Codec) []byte {
 		packed, err := Compress(nil, codec, 1, huge)
 		if err != nil {

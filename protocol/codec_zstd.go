@@ -18,6 +18,8 @@ var (
 // costs nothing here, because the output itself serves as the window.
 const zstdMaxWindow = 128 << 20
 
+const zstdDefaultLevel = 3
+
 // No block decodes to more than zstdMaxBlock.
 const (
 	zstdMaxBlock    = 128 << 10
@@ -27,6 +29,9 @@ const (
 var errZstdContent = errors.New("size of frame or block cannot be")
 
 func compressZstd(dst []byte, level int, src []byte) []byte {
+	if level == 0 {
+		level = zstdDefaultLevel
+	}
 	speed := zstd.EncoderLevelFromZstd(level)
 	pool := &zstdEncoders[speed]
 	e, ok := pool.Get().(*zstd.Encoder)

@@ -31,7 +31,8 @@ func Decode(key, version int16, body []byte) (kmsg.Request, error) {
 }
 
 // DecodeInto is [Decode] into a request that is already there and whose version
-// is set. A reused request keeps its top-level array.
+// is set. A request that was decoded before may be used again: its top-level
+// array is kept, and its elements are overwritten.
 func DecodeInto(r kmsg.Request, body []byte) error {
 	key, version := r.Key(), r.GetVersion()
 	schema := schemaFor(key, version)

@@ -43,6 +43,9 @@ func randomBody(key, version int16, s *schema, seed uint64) []byte {
 // TestDecodeHostileCounts puts every lie at every place of a request of every
 // key and version: it must not panic, loop, or take memory for the lie.
 func TestDecodeHostileCounts(t *testing.T) {
+	if raceEnabled {
+		t.Skip("counts allocations")
+	}
 	everyRequest(func(key, version int16, s *schema) {
 		body := randomBody(key, version, s, 1)
 		var most uint64
@@ -65,7 +68,7 @@ func TestDecodeHostileCounts(t *testing.T) {
 // the smallest elements as a quarter of a megabyte holds, and every tag section
 // with as many empty unknown tags.
 func TestDecodeAmplification(t *testing.T) {
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		t.Skip("walks some thousand large requests")
 	}
 	const size = 256 << 10

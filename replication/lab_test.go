@@ -21,15 +21,18 @@ import (
 type disk struct {
 	fs   vfs.FS
 	dirs []string
+	// failed is storage's OnDirFailure; may be nil.
+	failed func(dir string, err error)
 }
 
-func newDisk(tb testing.TB) disk { return disk{vfs.OS{}, []string{tb.TempDir()}} }
+func newDisk(testing.TB) disk { return disk{fs: vfs.NewMem(), dirs: []string{"/d"}} }
 
 // open opens the log directories of broker 1; the test closes them.
 func (d disk) open(tb testing.TB) *storage.Manager {
 	tb.Helper()
 	logs, err := storage.Open(storage.Options{
 		FS: d.fs, Dirs: d.dirs, Log: zerolog.Nop(), Now: time.Now, ClusterID: "lab", NodeID: 1, BrokerEpoch: 7,
+		OnDirFailure: d.failed,
 	})
 	if err != nil {
 		tb.Fatal(err)

@@ -6,11 +6,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/gregor-broker/gregor/metadata"
 	"github.com/gregor-broker/gregor/storage"
+	"github.com/gregor-broker/gregor/storage/vfs"
 )
 
 func TestTopicIsUsableAtOnce(t *testing.T) {
@@ -296,9 +298,125 @@ func strays(tb testing.TB, d disk) (found []string) {
 	return found
 }
 
+// Everything under a directory fails; faults elsewhere do not matter.
+func failUnder(dir string) vfs.Rule {
+	return func(op vfs.Op) *vfs.Fault {
+		if op.Name == dir || strings.HasPrefix(op.Name, dir+"/") {
+			return &vfs.Fault{Err: errors.New("input/output error")}
+		}
+		return nil
+	}
+}
+
+// A disk fails: its partitions answer KAFKA_STORAGE_ERROR, who waits for one of
+// them is told at once, and the others go on.
+func TestDiskFails(t *testing.T) {
+	faulty := vfs.NewFaulty(vfs.NewMem(), nil)
+	var w *world
+	told := make(chan string, 1)
+	d := disk{fs: faulty, dirs: []string{"/a", "/b"}, failed: func(dir string, _ error) {
+		w.m.DirFailed(dir)
+		told <- dir
+	}}
+	logs := d.open(t)
+	t.Cleanup(func() { _ = logs.Close(t.Context()) }) // it says that a directory failed
+	w = newWorld(t, logs)
+	topic := topicT
+	topic.partitions, topic.replicas = 4, []int32{1, 2}
+	w.set(topic)
+	var bad []*Partition
+	for n := range int32(4) {
+		if p := w.find("t", n); p.dir() == "/b" {
+			bad = append(bad, p)
+		}
+	}
+	if len(bad) != 2 {
+		t.Fatalf("%d of 4 partitions are in the second directory", len(bad))
+	}
+	produce(t, bad[1], 1)
+	var acks ProduceWait
+	acks.Add(bad[1], 1)
+	watcher := NewWatcher()
+	watcher.Watch(bad[1], BoundHighWatermark, nil)
+	watcher.TakeReady(nil)
+
+	faulty.SetRule(failUnder("/b"))
+	if _, err := bad[0].Append(batchOf(1, "v"), AppendOptions{Acks: 1}); !errors.Is(err, kerr.KafkaStorageError) {
+		t.Fatal(err)
+	}
+	if dir := <-told; dir != "/b" {
+		t.Fatal(dir)
+	}
+	acks.Wait(t.Context(), time.Minute)
+	if err := acks.Err(0); !errors.Is(err, kerr.KafkaStorageError) {
+		t.Error(err)
+	}
+	if !watcher.Wait(t.Context(), 1<<30, time.After(time.Minute)) {
+		t.Error("the watch was not woken")
+	}
+	for _, p := range bad {
+		if _, err := p.Append(batchOf(1, "v"), AppendOptions{Acks: 1}); !errors.Is(err, kerr.KafkaStorageError) {
+			t.Error("append:", err)
+		}
+		if _, err := p.Read(from(0)); !errors.Is(err, kerr.KafkaStorageError) {
+			t.Error("read:", err)
+		}
+		if _, err := p.ListOffset(TimestampLatest, ListOptions{ReplicaID: -1, CurrentLeaderEpoch: -1}); !errors.Is(err, kerr.KafkaStorageError) {
+			t.Error("list offset:", err)
+		}
+		if _, err := p.DeleteRecords(0); !errors.Is(err, kerr.KafkaStorageError) {
+			t.Error("delete records:", err)
+		}
+	}
+	if s := w.m.Stats(); s.Partitions != 4 || s.OfflineReplicas != 2 {
+		t.Errorf("%+v", s)
+	}
+	for n := range int32(4) {
+		if p := w.find("t", n); p.dir() == "/a" {
+			produce(t, p, 1)
+		}
+	}
+}
+
+// A directory that fails at start: what may be on it is not made anew on
+// another one, which would hide the data; new topics find room.
+func TestDiskFailedAtStart(t *testing.T) {
+	mem := vfs.NewMem()
+	d := disk{fs: mem, dirs: []string{"/a", "/b"}}
+	logs := d.open(t)
+	w := newWorld(t, logs)
+	topic := topicT
+	topic.partitions = 4
+	w.set(topic)
+	inB := map[int32]bool{}
+	for n := range int32(4) {
+		produce(t, w.find("t", n), 3)
+		inB[n] = w.find("t", n).dir() == "/b"
+	}
+	closeLogs(t, logs)
+
+	d.fs = vfs.NewFaulty(mem, failUnder("/b"))
+	logs = d.open(t)
+	t.Cleanup(func() { _ = logs.Close(t.Context()) })
+	w = newWorld(t, logs)
+	w.set(topic)
+	for n := range int32(4) {
+		p := w.find("t", n)
+		if _, err := p.Append(batchOf(1, "v"), AppendOptions{Acks: 1}); errors.Is(err, kerr.KafkaStorageError) != inB[n] {
+			t.Errorf("partition %d, in the failed directory %v: %v", n, inB[n], err)
+		}
+	}
+	other := testTopic{name: "new", n: 2, partitions: 2, replicas: []int32{1}}
+	w.set(topic, other)
+	produce(t, w.find("new", 1), 1)
+	if s := w.m.Stats(); s.Partitions != 6 || s.OfflineReplicas != 2 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func BenchmarkCreatePartitions(b *testing.B) {
 	for b.Loop() {
-		logs := newDisk(b).open(b)
+		logs := disk{fs: vfs.OS{}, dirs: []string{b.TempDir()}}.open(b)
 		w := newWorld(b, logs)
 		w.set()
 		topic := topicT

@@ -98,14 +98,17 @@ func (p *Partition) Gone() error {
 
 // usable returns the log, whoever leads. The caller holds role.
 func (p *Partition) usable() (*storage.Log, error) {
-	switch s := &p.state; {
-	case s.gone != nil:
+	s := &p.state
+	if s.gone != nil {
 		return nil, s.gone
-	case s.offline != nil:
-		return nil, fmt.Errorf("%w: %s: %w", kerr.KafkaStorageError, p.TopicPartition(), s.offline)
-	default:
-		return s.log, nil
 	}
+	if s.offline != nil {
+		return nil, fmt.Errorf("%w: %s: %w", kerr.KafkaStorageError, p.TopicPartition(), s.offline)
+	}
+	if err := s.log.Err(); err != nil {
+		return nil, err
+	}
+	return s.log, nil
 }
 
 // leads returns the log if this broker leads the partition. The caller holds
@@ -420,9 +423,6 @@ func (p *Partition) Snapshot() Snapshot {
 		LogStart: Unknown, HighWatermark: Unknown, LastStable: Unknown, LogEnd: Unknown,
 	}
 	log, err := p.usable()
-	if err == nil {
-		err = log.Err()
-	}
 	if err != nil {
 		snap.Err = err
 		return snap

@@ -30,12 +30,11 @@ func (p *Partition) DeleteRecords(before int64) (*LowWatermarkWait, error) {
 	if cfg := log.Config(); cfg.Compact && !cfg.Delete {
 		return nil, fmt.Errorf("%w: the cleanup policy of %s does not delete", kerr.PolicyViolation, p.TopicPartition())
 	}
-	mark := p.highWatermark()
 	if before == DeleteToHighWatermark {
-		before = mark
+		before = p.highWatermark()
 	}
-	if before < 0 || before > mark {
-		return nil, fmt.Errorf("%w: %d, the high watermark is %d", kerr.OffsetOutOfRange, before, mark)
+	if before < 0 {
+		return nil, fmt.Errorf("%w: %d is no offset", kerr.OffsetOutOfRange, before)
 	}
 	if err := log.SetLogStartOffset(before); err != nil {
 		return nil, err

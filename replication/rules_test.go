@@ -197,7 +197,8 @@ func TestFetchedCatchesUp(t *testing.T) {
 		t.Fatal("who has the whole log is caught up however long ago it fetched")
 	}
 	// What the leader's log was in another epoch proves nothing in this one.
-	r = r.Fetched(130, 0, 200, 6, 7, 9000)
+	r = r.Fetched(130, 0, 140, 5, 7, 1400)
+	r = r.Fetched(140, 0, 200, 6, 7, 9000)
 	if r.CaughtUpMs != 1300 {
 		t.Fatalf("caught up at %d by an end of another epoch", r.CaughtUpMs)
 	}

@@ -273,6 +273,45 @@ func TestWatchWakesAtMinBytes(t *testing.T) {
 	})
 }
 
+// What comes between looking and waiting is not missed.
+func TestWatchSeesWhatComesBeforeWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := ledBy1(t, 1)
+		w := NewWatcher()
+		w.Watch(p, BoundHighWatermark, nil)
+		w.TakeReady(nil)
+		grow(p, 1, 10)
+		start := time.Now()
+		if !w.Wait(t.Context(), 10, time.After(time.Hour)) || time.Since(start) != 0 {
+			t.Error("waited for bytes that were there:", time.Since(start))
+		}
+		w.TakeReady(nil)
+		mustAssign(t, p, 1, 9, 1)
+		if !w.Wait(t.Context(), 10, time.After(time.Hour)) || time.Since(start) != 0 {
+			t.Error("waited although the epoch had changed:", time.Since(start))
+		}
+	})
+}
+
+// Two appends report in the other order than they were written in: the
+// watermark does not go back, and the bytes of both count.
+func TestAppendsThatReportOutOfOrder(t *testing.T) {
+	p := ledBy1(t, 1)
+	w := NewWatcher()
+	w.Watch(p, BoundHighWatermark, nil)
+	w.TakeReady(nil)
+	for _, end := range []int64{20, 10} {
+		p.role.RLock()
+		p.mu.Lock()
+		p.appended(end, 100)
+		p.mu.Unlock()
+		p.role.RUnlock()
+	}
+	if p.logEnd != 20 || p.highWatermark() != 20 || w.bytes != 200 {
+		t.Errorf("log end %d, watermark %d, %d bytes", p.logEnd, p.highWatermark(), w.bytes)
+	}
+}
+
 func TestWatchDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := ledBy1(t, 1)

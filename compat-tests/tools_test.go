@@ -203,11 +203,12 @@ func TestDumpLogSegments(t *testing.T) {
 		}
 		for _, kind := range []string{"index", "timeindex"} {
 			files, err := filepath.Glob(filepath.Join(dir, "*."+kind))
-			if err != nil || len(files) != len(logs) {
+			// The active segment's index may still be in memory.
+			closed := len(logs) - 1
+			if err != nil || len(files) < closed {
 				t.Fatalf("%v: %s files %v for %d segments", err, kind, files, len(logs))
 			}
-			// The active segment's index is only as good as its last flush.
-			out, err := kafkaTool(t, "", dumpLog, "--verify-index-only", "--files", strings.Join(files[:len(files)-1], ","))
+			out, err := kafkaTool(t, "", dumpLog, "--verify-index-only", "--files", strings.Join(files[:closed], ","))
 			if err != nil || regexp.MustCompile(`(?i)mismatch|not found|out of order|index sanity check failed|exception`).MatchString(out) {
 				t.Errorf("%s: %v:\n%.3000s", kind, err, out)
 			}

@@ -113,9 +113,14 @@ func BuildGregor(dir string) (string, error) {
 	return bin, Run(filepath.Dir(root()), "go", "build", "-o", bin, "./cmd/gregor")
 }
 
-// Gregor starts gregor in dir and waits until it serves.
+// Gregor starts gregor in dir and waits until it serves. GREGOR_PROPERTIES in
+// the environment adds properties, separated by semicolons.
 func Gregor(bin, dir string, more ...string) (*Broker, error) {
-	path, addr, data, err := properties(dir, append([]string{"http.address="}, more...))
+	more = append([]string{"http.address="}, more...)
+	if extra := os.Getenv("GREGOR_PROPERTIES"); extra != "" {
+		more = append(more, strings.Split(extra, ";")...)
+	}
+	path, addr, data, err := properties(dir, more)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +132,7 @@ func Gregor(bin, dir string, more ...string) (*Broker, error) {
 }
 
 // GregorReady is in the line that gregor logs once it serves clients.
-const GregorReady = "ready"
+const GregorReady = `"message":"ready"`
 
 // startTimeout is generous: a cold JVM on a busy machine takes 15 s.
 const startTimeout = 90 * time.Second

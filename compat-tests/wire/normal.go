@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -37,6 +38,9 @@ func (n *Normal) Lines(resp any) []string {
 	n.walk(reflect.ValueOf(resp), "", &out)
 	return out
 }
+
+// moment is a time in milliseconds within a message, or a bound around one.
+var moment = regexp.MustCompile(`-?[0-9]{13,19}`)
 
 // masked fields differ between any two brokers, and only whether they are set
 // is compared.
@@ -121,7 +125,7 @@ func (n *Normal) scalar(field string, v reflect.Value) string {
 		if n.Replace != nil {
 			s = n.Replace.Replace(s)
 		}
-		return fmt.Sprintf("%q", s)
+		return fmt.Sprintf("%q", moment.ReplaceAllString(s, "<time>"))
 	case field == "ProducerID" && v.Int() >= 0:
 		if _, ok := n.producers[v.Int()]; !ok {
 			n.producers[v.Int()] = fmt.Sprintf("<producer %d>", len(n.producers)+1)

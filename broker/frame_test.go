@@ -2,9 +2,11 @@ package broker
 
 import (
 	"encoding/binary"
+	"io"
 	"math"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -27,30 +29,30 @@ func TestBadInput(t *testing.T) {
 	b := startBroker(t, nil)
 	other := b.dial()
 	for name, frame := range map[string][]byte{
-		"length 0":                         be32(0),
-		"length negative":                  be32(0xffffffff),
-		"length smallest":                  be32(1 << 31),
-		"length largest":                   be32(math.MaxInt32),
-		"length above the limit":           be32(100<<20 + 1),
-		"shorter than a header":            {0, 0, 0, 2, 0, 18},
-		"unknown key":                      rawHeader(999, 0),
-		"negative key":                     rawHeader(-1, 0),
-		"key that Kafka 4 removed":         rawHeader(4, 0),
-		"key of controllers":               rawHeader(52, 0, 0),
-		"version too new":                  rawHeader(1, 99, 0),
-		"version negative":                 rawHeader(1, -1),
-		"produce 0":                        rawHeader(0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0),
-		"produce 2":                        rawHeader(0, 2, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0),
-		"client id longer than the frame":  {0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 9, 0x7f, 0xff},
-		"client id of negative length":     {0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 9, 0xff, 0xfe},
-		"2^32-1 tags":                      rawHeader(18, 3, 0xff, 0xff, 0xff, 0xff, 0x0f),
-		"tag longer than the frame":        rawHeader(18, 3, 1, 0, 0x7f),
-		"varint of six bytes":              rawHeader(18, 3, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01),
-		"body cut short":                   rawHeader(18, 3, 0, 2, 'a', 20, 'b'),
-		"fetch of 2^31-1 topics":           rawHeader(1, 4, append(make([]byte, 17), 0x7f, 0xff, 0xff, 0xff)...),
-		"fetch of -2 topics":               rawHeader(1, 4, append(make([]byte, 17), 0xff, 0xff, 0xff, 0xfe)...),
-		"fetch with a null topic":          rawHeader(1, 4, append(make([]byte, 17), 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0)...),
-		"produce of 2^31-1 topics":         rawHeader(0, 3, 0xff, 0xff, 0, 1, 0, 0, 0, 1, 0x7f, 0xff, 0xff, 0xff),
+		"length 0":                        be32(0),
+		"length negative":                 be32(0xffffffff),
+		"length smallest":                 be32(1 << 31),
+		"length largest":                  be32(math.MaxInt32),
+		"length above the limit":          be32(100<<20 + 1),
+		"shorter than a header":           {0, 0, 0, 2, 0, 18},
+		"unknown key":                     rawHeader(999, 0),
+		"negative key":                    rawHeader(-1, 0),
+		"key that Kafka 4 removed":        rawHeader(4, 0),
+		"key of controllers":              rawHeader(52, 0, 0),
+		"version too new":                 rawHeader(1, 99, 0),
+		"version negative":                rawHeader(1, -1),
+		"produce 0":                       rawHeader(0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0),
+		"produce 2":                       rawHeader(0, 2, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0),
+		"client id longer than the frame": {0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 9, 0x7f, 0xff},
+		"client id of negative length":    {0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 9, 0xff, 0xfe},
+		"2^32-1 tags":                     rawHeader(18, 3, 0xff, 0xff, 0xff, 0xff, 0x0f),
+		"tag longer than the frame":       rawHeader(18, 3, 1, 0, 0x7f),
+		"varint of six bytes":             rawHeader(18, 3, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01),
+		"body cut short":                  rawHeader(18, 3, 0, 2, 'a', 20, 'b'),
+		"fetch of 2^31-1 topics":          rawHeader(1, 4, append(make([]byte, 17), 0x7f, 0xff, 0xff, 0xff)...),
+		"fetch of -2 topics":              rawHeader(1, 4, append(make([]byte, 17), 0xff, 0xff, 0xff, 0xfe)...),
+		"fetch with a null topic":         rawHeader(1, 4, append(make([]byte, 17), 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0)...),
+		"produce of 2^31-1 topics":        rawHeader(0, 3, 0xff, 0xff, 0, 1, 0, 0, 0, 1, 0x7f, 0xff, 0xff, 0xff),
 		"produce with a bad records length": rawHeader(0, 3, 0xff, 0xff, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 'a',
 			0, 0, 0, 1, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff),
 		"produce with negative records length": rawHeader(0, 3, 0xff, 0xff, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 'a',
@@ -264,22 +266,47 @@ func await(t testing.TB, ok func() bool) {
 }
 
 func TestIdleClose(t *testing.T) {
-	b := startBroker(t, func(o *Options) { o.MaxIdle = 150 * time.Millisecond })
-	for name, dial := range map[string]func() net.Conn{
-		"tcp":  func() net.Conn { return b.dial() },
-		"pipe": func() net.Conn { return b.mem.dial(t) },
-	} {
-		c := newClient(t, dial())
-		// Requests keep it open beyond the time.
-		for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
+	const idle = 150 * time.Millisecond
+	b := startBroker(t, func(o *Options) { o.MaxIdle = idle })
+	c := b.dial()
+	start := time.Now()
+	c.ask(apiVersionsRequest(0))
+	c.expectClosed()
+	if d := time.Since(start); d < idle {
+		t.Errorf("closed after %v", d)
+	}
+}
+
+// TestRequestsKeepConnectionOpen, on a clock of its own.
+func TestRequestsKeepConnectionOpen(t *testing.T) {
+	b := startBroker(t, nil)
+	synctest.Test(t, func(t *testing.T) {
+		const idle = 10 * time.Minute
+		s, err := New(Options{Handler: b.h, MaxIdle: idle})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newMemListener()
+		go func() { _ = s.Serve(l, "PLAINTEXT") }()
+		c := newClient(t, l.dial(t))
+		for range 10 {
+			time.Sleep(idle - time.Second)
 			c.ask(apiVersionsRequest(0))
 		}
 		last := time.Now()
-		c.expectClosed()
-		if d := time.Since(last); d < 140*time.Millisecond {
-			t.Errorf("%s: closed after %v of idleness", name, d)
+		if err := c.SetReadDeadline(time.Time{}); err != nil {
+			t.Fatal(err)
 		}
-	}
+		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Error(err)
+		}
+		if d := time.Since(last); d != idle {
+			t.Errorf("closed after %v, want %v", d, idle)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestNeverReadingClient: who sends requests and reads no response is given up,

@@ -15,8 +15,8 @@ import (
 )
 
 // clusterIdentity finds the cluster that the log directories belong to; where
-// there are none formatted yet it is the one asked for, or a new one. Storage
-// checks every directory against it when it opens them.
+// none is formatted yet it is the one asked for, or "". Storage checks every
+// directory against it when it opens them.
 func clusterIdentity(files vfs.FS, dirs []string, asked string, log zerolog.Logger) (string, error) {
 	found := ""
 	for _, dir := range dirs {
@@ -43,7 +43,7 @@ func clusterIdentity(files vfs.FS, dirs []string, asked string, log zerolog.Logg
 	case asked != "":
 		return asked, checkClusterID(asked)
 	}
-	return NewClusterID(), nil
+	return "", nil
 }
 
 // NewClusterID is a random cluster id in Kafka's form.

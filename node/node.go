@@ -141,7 +141,11 @@ func (n *Node) start(ctx context.Context, o Options) error {
 		return err
 	}
 	metrics := broker.NewMetrics()
-	if n.server, err = broker.New(serverOptions(o.Config, h, n.log, metrics)); err != nil {
+	serving, err := serverOptions(ctx, o.Config, h, n.log, metrics)
+	if err != nil {
+		return err
+	}
+	if n.server, err = broker.New(serving); err != nil {
 		return err
 	}
 	if err := n.listenHTTP(ctx, o, metrics); err != nil {
@@ -151,6 +155,15 @@ func (n *Node) start(ctx context.Context, o Options) error {
 		n.serving.Go(func() {
 			if err := n.server.Serve(l.net, l.Name); err != nil && !errors.Is(err, broker.ErrClosed) {
 				n.fail(fmt.Errorf("listener %s: %w", l.Name, err))
+			}
+		})
+	}
+	if f, ok := n.store.(interface{ Failed() <-chan struct{} }); ok {
+		n.background.Go(func() {
+			select {
+			case <-f.Failed():
+				n.fail(errStoreStopped)
+			case <-n.ctx.Done():
 			}
 		})
 	}
@@ -174,31 +187,42 @@ func (n *Node) listen(ctx context.Context, v *config.Values) error {
 	return nil
 }
 
-// openStores opens the metadata store and the logs, side by side: the first
-// waits for an election, the second for the disk.
+// openStores opens the metadata store and the logs, side by side where it can:
+// the first waits for an election, the second for the disk.
 func (n *Node) openStores(ctx context.Context, o Options) error {
 	id, err := clusterIdentity(o.FS, o.Config.LogDirs(), o.ClusterID, n.log)
 	if err != nil {
 		return err
 	}
 	n.clusterID = id
-
-	var wg sync.WaitGroup
 	var logsErr error
-	wg.Go(func() {
-		n.logs, logsErr = storage.Open(storageOptions(o, n.clusterID, n.dirFailed))
-	})
-	n.store, n.storeOwned = o.Store, false
-	var storeErr error
-	if n.store == nil {
-		n.storeOwned = true
-		n.store, storeErr = openStore(ctx, o.Config, n.log)
+	openLogs := func() { n.logs, logsErr = storage.Open(storageOptions(o, n.clusterID, n.dirFailed)) }
+
+	shared := o.Store != nil || external(o.Config)
+	if n.clusterID == "" && !shared {
+		n.clusterID = NewClusterID()
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if n.clusterID != "" {
+		wg.Go(openLogs)
+	}
+	if n.store, n.storeOwned = o.Store, false; n.store == nil {
+		store, err := openStore(ctx, o.Config, n.log)
+		if err != nil {
+			return fmt.Errorf("metadata: %w", err)
+		}
+		n.store, n.storeOwned = store, true
+	}
+	if n.clusterID == "" {
+		// New log directories join the cluster that the store knows.
+		if n.clusterID, err = storedClusterID(ctx, n.store); err != nil {
+			return fmt.Errorf("metadata: %w", err)
+		}
+		openLogs()
 	}
 	wg.Wait()
-	if storeErr != nil {
-		storeErr = fmt.Errorf("metadata: %w", storeErr)
-	}
-	return errors.Join(storeErr, logsErr)
+	return logsErr
 }
 
 // join registers the broker in the cluster and lets the metadata of the

@@ -2,7 +2,12 @@ package node
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -11,24 +16,56 @@ import (
 	"github.com/gregor-broker/gregor/config"
 	"github.com/gregor-broker/gregor/controller"
 	"github.com/gregor-broker/gregor/metadata"
-	"github.com/gregor-broker/gregor/metadata/memstore"
 	"github.com/gregor-broker/gregor/storage"
 )
 
-func serverOptions(v *config.Values, h *handler.Broker, log zerolog.Logger, m *broker.Metrics) broker.Options {
+func serverOptions(ctx context.Context, v *config.Values, h *handler.Broker, log zerolog.Logger, m *broker.Metrics) (broker.Options, error) {
+	overrides, err := connectionOverrides(ctx, v)
+	if err != nil {
+		return broker.Options{}, err
+	}
 	o := broker.Options{
 		Handler: h, Log: log, Metrics: m,
-		MaxRequestBytes:     v.Int("socket.request.max.bytes"),
-		MaxIdle:             v.Duration("connections.max.idle.ms"),
-		MaxConnections:      unlimited(v.Int("max.connections")),
-		MaxConnectionsPerIP: unlimited(v.Int("max.connections.per.ip")),
-		SendBuffer:          systemDefault(v, "socket.send.buffer.bytes"),
-		ReceiveBuffer:       systemDefault(v, "socket.receive.buffer.bytes"),
+		MaxRequestBytes:      v.Int("socket.request.max.bytes"),
+		MaxIdle:              v.Duration("connections.max.idle.ms"),
+		MaxConnections:       unlimited(v.Int("max.connections")),
+		MaxConnectionsPerIP:  unlimited(v.Int("max.connections.per.ip")),
+		MaxConnectionsByAddr: overrides,
+		SendBuffer:           systemDefault(v, "socket.send.buffer.bytes"),
+		ReceiveBuffer:        systemDefault(v, "socket.receive.buffer.bytes"),
 	}
 	if n := v.Int64("queued.max.request.bytes"); n > 0 {
 		o.RequestMemory = n
 	}
-	return o
+	return o, nil
+}
+
+// connectionOverrides reads max.connections.per.ip.overrides, host:count pairs.
+// Names are looked up once, as in Kafka.
+func connectionOverrides(ctx context.Context, v *config.Values) (map[netip.Addr]int, error) {
+	const key = "max.connections.per.ip.overrides"
+	out := map[netip.Addr]int{}
+	for pair := range strings.SplitSeq(v.String(key), ",") {
+		if pair = strings.TrimSpace(pair); pair == "" {
+			continue
+		}
+		host, count, err := net.SplitHostPort(pair)
+		if err != nil {
+			return nil, at(v, key, fmt.Errorf("%q is not of the form host:count", pair))
+		}
+		limit, err := strconv.Atoi(count)
+		if err != nil || limit < 0 {
+			return nil, at(v, key, fmt.Errorf("%q: %q is not a number of connections", pair, count))
+		}
+		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		if err != nil {
+			return nil, at(v, key, err)
+		}
+		for _, a := range addrs {
+			out[a.Unmap()] = limit
+		}
+	}
+	return out, nil
 }
 
 // unlimited turns Kafka's highest number, which stands for no limit, into 0.
@@ -57,7 +94,7 @@ func storageOptions(o Options, clusterID string, onDirFailure func(string, error
 		ClusterID: clusterID, NodeID: v.NodeID(),
 		RecoveryThreads:            v.Int("num.recovery.threads.per.data.dir"),
 		RetentionCheckInterval:     v.Duration("log.retention.check.interval.ms"),
-		FlushCheckInterval:         v.Duration("log.flush.scheduler.interval.ms"),
+		FlushCheckInterval:         flushCheckInterval(v),
 		RecoveryCheckpointInterval: v.Duration("log.flush.offset.checkpoint.interval.ms"),
 		StartCheckpointInterval:    v.Duration("log.flush.start.offset.checkpoint.interval.ms"),
 		HighWatermarkInterval:      v.Duration("replica.high.watermark.checkpoint.interval.ms"),
@@ -65,6 +102,16 @@ func storageOptions(o Options, clusterID string, onDirFailure func(string, error
 		ProducerIDExpirationCheck:  v.Duration("producer.id.expiration.check.interval.ms"),
 		OnDirFailure:               onDirFailure,
 	}
+}
+
+// flushCheckInterval is how often flush.ms is looked at. Kafka's default is
+// never, which leaves a topic's flush.ms without effect; here it is storage's
+// own unless the key is set.
+func flushCheckInterval(v *config.Values) time.Duration {
+	if !v.IsSet("log.flush.scheduler.interval.ms") {
+		return 0
+	}
+	return v.Duration("log.flush.scheduler.interval.ms")
 }
 
 // controllerOptions describes this broker to the cluster.
@@ -84,7 +131,7 @@ func controllerOptions(o Options, n *Node, endpoints []metadata.Endpoint) contro
 		ClusterID: n.clusterID, PreviousBrokerEpoch: previous,
 		// A store that another process can reach may know a former process of
 		// this node that still runs.
-		Exclusive:                len(v.List("metadata.etcd.endpoints")) == 0,
+		Exclusive:                !external(v),
 		SessionTimeout:           v.Duration("broker.session.timeout.ms"),
 		DefaultPartitions:        v.Int32("num.partitions"),
 		DefaultReplicationFactor: int16(v.Int("default.replication.factor")),
@@ -94,12 +141,4 @@ func controllerOptions(o Options, n *Node, endpoints []metadata.Endpoint) contro
 		Features:                 features,
 		Log:                      n.log,
 	}
-}
-
-// openStore opens the metadata store that the configuration describes.
-func openStore(_ context.Context, v *config.Values, _ zerolog.Logger) (metadata.Store, error) {
-	if v.String("metadata.store") == "memory" {
-		return memstore.New(), nil
-	}
-	return nil, errors.New("metadata.store: etcd is not wired")
 }

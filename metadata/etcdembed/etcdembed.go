@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -52,7 +53,19 @@ type Options struct {
 	// Tick and Election time raft (defaults: 10ms and 50ms alone, 100ms and
 	// 1s in a cluster).
 	Tick, Election time.Duration
-	Log            zerolog.Logger
+	// Prefix is put before every key (default: the store's).
+	Prefix string
+	// WALSegmentBytes is the size of a segment of the write-ahead log
+	// (default 4 MiB). It holds for the process: the first server decides.
+	WALSegmentBytes int64
+	// QuotaBytes bounds the database (default: etcd's, 2 GiB).
+	QuotaBytes int64
+	// KeepRevisions is the history kept for watches (default 5000).
+	KeepRevisions int64
+	// SnapshotCount is the number of transactions between two snapshots
+	// (default 2000).
+	SnapshotCount uint64
+	Log           zerolog.Logger
 }
 
 // Store is a metadata.Store with the server that keeps it.
@@ -67,13 +80,14 @@ type Store struct {
 	once    sync.Once
 }
 
-// walSegments sets etcd's package variable once per process, before the first
-// server reads it.
-var walSegments = sync.OnceFunc(func() { wal.SegmentSizeBytes = 4 << 20 })
+// walSegments guards etcd's package variable: it is set once per process,
+// before the first server reads it.
+var walSegments sync.Once
 
 // Open starts the server and returns when it can serve.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	walSegments()
+	o.setDefaults()
+	walSegments.Do(func() { wal.SegmentSizeBytes = o.WALSegmentBytes })
 	// What is in here can contain secrets; etcd would make it so too, and
 	// warns of a directory that is not.
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
@@ -97,7 +111,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		Store: etcdstore.New(v3client.New(server.Server), etcdstore.Options{
-			Limits: metadata.Limits{Ops: maxTxnOps, Bytes: 1 << 20}, Log: o.Log,
+			Prefix: o.Prefix, Limits: metadata.Limits{Ops: maxTxnOps, Bytes: 1 << 20}, Log: o.Log,
 		}),
 		server: server, log: o.Log,
 		watched: make(chan struct{}), closing: make(chan struct{}),
@@ -139,24 +153,38 @@ func (s *Store) Close() error {
 	return err
 }
 
-func config(o Options) *embed.Config {
-	alone := len(o.ListenPeer) == 0
+// alone tells whether the server is a cluster of one.
+func (o *Options) alone() bool { return len(o.ListenPeer) == 0 }
+
+func (o *Options) setDefaults() {
 	if o.Name == "" {
 		o.Name = "gregor"
 	}
 	if o.Tick == 0 {
 		o.Tick, o.Election = 100*time.Millisecond, time.Second
-		if alone {
+		if o.alone() {
 			o.Tick, o.Election = 10*time.Millisecond, 50*time.Millisecond
 		}
 	}
+	if o.WALSegmentBytes == 0 {
+		o.WALSegmentBytes = 4 << 20
+	}
+	if o.KeepRevisions == 0 {
+		o.KeepRevisions = 5000
+	}
+	if o.SnapshotCount == 0 {
+		o.SnapshotCount = 2000
+	}
+}
+
+func config(o Options) *embed.Config {
 	cfg := embed.NewConfig()
 	cfg.Name = o.Name
 	cfg.Dir = o.Dir
 	cfg.ListenPeerUrls = o.ListenPeer
 	cfg.AdvertisePeerUrls = o.ListenPeer
 	cfg.InitialCluster = o.InitialCluster
-	if alone {
+	if o.alone() {
 		// A member has to have an address, though nobody will use it.
 		cfg.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "localhost:1"}}
 		cfg.InitialCluster = o.Name + "=http://localhost:1"
@@ -166,10 +194,11 @@ func config(o Options) *embed.Config {
 	cfg.TickMs = uint(o.Tick.Milliseconds())
 	cfg.ElectionMs = uint(o.Election.Milliseconds())
 	cfg.MaxTxnOps = maxTxnOps
-	cfg.SnapshotCount = 2000
+	cfg.QuotaBackendBytes = o.QuotaBytes
+	cfg.SnapshotCount = o.SnapshotCount
 	cfg.SnapshotCatchUpEntries = 500
 	cfg.AutoCompactionMode = "revision"
-	cfg.AutoCompactionRetention = "5000"
+	cfg.AutoCompactionRetention = strconv.FormatInt(o.KeepRevisions, 10)
 	cfg.BootstrapDefragThresholdMegabytes = 64
 	cfg.WarningApplyDuration = time.Second
 	cfg.WarningUnaryRequestDuration = time.Second

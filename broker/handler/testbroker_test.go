@@ -19,7 +19,10 @@ import (
 // and a log directory of its own.
 type testBroker struct {
 	*Broker
-	controller *controller.Controller
+	store *memstore.Store
+	// listener is where the requests come in.
+	listener string
+	changed  chan struct{} // gets a value, if there is room, when metadata changed
 }
 
 func newTestBroker(t *testing.T, overrides ...string) *testBroker {
@@ -37,15 +40,26 @@ func newTestBroker(t *testing.T, overrides ...string) *testBroker {
 		t.Fatal(err)
 	}
 	parts := replication.New(replication.Options{Logs: logs, NodeID: 1, Config: cfg, Now: time.Now, Log: zerolog.Nop()})
+	store := memstore.New()
 	ctrl, err := controller.New(controller.Options{
-		Store: memstore.New(), NodeID: 1, Exclusive: true, Rules: ConfigRules(cfg), Log: zerolog.Nop(),
-		Endpoints: []metadata.Endpoint{{Listener: "PLAINTEXT", Host: "127.0.0.1", Port: 9092, Security: "PLAINTEXT"}},
+		Store: store, NodeID: 1, Exclusive: true, DefaultPartitions: cfg.Int32("num.partitions"), Rules: ConfigRules(cfg), Log: zerolog.Nop(),
+		Endpoints: []metadata.Endpoint{
+			{Listener: "PLAINTEXT", Host: "127.0.0.1", Port: 9092, Security: "PLAINTEXT"},
+			{Listener: "INTERNAL", Host: "inside", Port: 9093, Security: "PLAINTEXT"},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctrl.Subscribe(DynamicConfig(cfg, 1, zerolog.Nop()))
 	ctrl.Subscribe(parts.Apply)
+	changed := make(chan struct{}, 1)
+	ctrl.Subscribe(func(*metadata.Delta, *metadata.Image) {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if err := ctrl.Start(ctx); err != nil {
@@ -53,6 +67,9 @@ func newTestBroker(t *testing.T, overrides ...string) *testBroker {
 	}
 	t.Cleanup(func() {
 		if err := ctrl.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := store.Close(); err != nil {
 			t.Error(err)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -68,7 +85,25 @@ func newTestBroker(t *testing.T, overrides ...string) *testBroker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &testBroker{Broker: b, controller: ctrl}
+	return &testBroker{Broker: b, store: store, listener: "PLAINTEXT", changed: changed}
+}
+
+// await waits until the cluster is as it should be.
+func (b *testBroker) await(ctx context.Context, t *testing.T, is func(*metadata.Image) bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond) // an image is published after its subscribers were told
+	defer tick.Stop()
+	for !is(b.Cluster.Image()) {
+		select {
+		case <-ctx.Done():
+			for _, br := range b.Cluster.Image().Brokers() {
+				t.Logf("%+v", br)
+			}
+			t.Fatal(ctx.Err())
+		case <-b.changed:
+		case <-tick.C:
+		}
+	}
 }
 
 type testLevel struct{ level zerolog.Level }
@@ -86,7 +121,7 @@ func (b *testBroker) play(t *testing.T, req kmsg.Request) kmsg.Response {
 	}
 	r := NewRequest()
 	r.Header.Key, r.Header.Version = req.Key(), req.GetVersion()
-	r.Conn = &ConnInfo{Listener: "PLAINTEXT", Principal: "User:ANONYMOUS"}
+	r.Conn = &ConnInfo{Listener: b.listener, Principal: "User:ANONYMOUS"}
 	r.Ctx, r.Draining = context.Background(), context.Background()
 	if err := a.Decode(r, req.AppendTo(nil)); err != nil {
 		t.Fatalf("%s v%d: %v", kmsg.NameForKey(req.Key()), req.GetVersion(), err)

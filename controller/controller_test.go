@@ -148,3 +148,32 @@ func TestProducerIDBlocks(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A node that closes must not leave its session to run out by time: the end of
+// its keeping alive, which closing causes, is not the loss of a session.
+func TestCloseGivesUpTheSession(t *testing.T) {
+	store := memstore.New()
+	for i := range int32(300) {
+		c, err := New(Options{Store: store, NodeID: i})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		c.signal()
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		live, _, err := store.Get(testContext(t), "brokers/live/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(live) > 0 {
+			t.Fatalf("node %d closed, its sign of life stays", i)
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -27,6 +27,9 @@ func (c *Controller) ensureSession() error {
 	if s.lost != nil {
 		select {
 		case <-s.lost:
+			if err := c.ctx.Err(); err != nil {
+				return err // we are closing; Close gives the session up
+			}
 			c.log.Warn().Msg("metadata session lost")
 			s.stop()
 			*s = session{}

@@ -154,6 +154,8 @@ type world struct {
 	tb  testing.TB
 	m   *Manager
 	img *metadata.Image
+	// fenced are the brokers that set fences; the others among 1 to 3 are up.
+	fenced map[int32]bool
 }
 
 // newWorld is an empty cluster over the logs; set makes the first image.
@@ -177,11 +179,18 @@ func (w *world) set(topics ...testTopic) {
 		h.Write(b)
 		kvs = append(kvs, metadata.KV{Key: key, Value: b, CreateRevision: 1, ModRevision: int64(h.Sum32()) + 1})
 	}
+	for id := range int32(4) {
+		if id > 0 {
+			incarnation := metadata.FormatID(metadata.ID{byte(id)})
+			put(fmt.Sprintf("brokers/reg/%d", id), map[string]any{"incarnation": incarnation, "fenced": w.fenced[id]})
+			put(fmt.Sprintf("brokers/epoch/%d", id), map[string]any{"incarnation": incarnation})
+		}
+	}
 	for _, t := range topics {
 		id := metadata.FormatID(t.id())
 		for n := range t.partitions {
 			put(fmt.Sprintf("parts/%s/%d", id, n), map[string]any{
-				"leader": t.replicas[0], "leaderEpoch": t.epoch, "partitionEpoch": t.epoch, "replicas": t.replicas, "isr": t.replicas,
+				"leader": t.replicas[0], "leaderEpoch": t.epoch, "partitionEpoch": t.epoch, "replicas": t.replicas, "isr": t.inSync(),
 			})
 		}
 		put("topics/"+t.name, map[string]any{"id": id, "partitions": t.partitions, "configs": t.configs})
@@ -213,6 +222,14 @@ type testTopic struct {
 	partitions int
 	replicas   []int32
 	configs    map[string]string
+	isr        []int32 // nil: all
+}
+
+func (t testTopic) inSync() []int32 {
+	if t.isr == nil {
+		return t.replicas
+	}
+	return t.isr
 }
 
 func (t testTopic) id() metadata.ID { return metadata.ID{t.n} }

@@ -204,8 +204,11 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 		}
 		m.applyTopic(d, first)
 	}
+	if first {
+		return // what follows is for partitions that were there before
+	}
 	m.applyBrokerConfigs(delta, img)
-	if len(delta.Brokers) > 0 && !first {
+	if len(delta.Brokers) > 0 {
 		m.eligibilityChanged()
 	}
 }
@@ -214,8 +217,7 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 func (m *Manager) applyTopic(d metadata.TopicDelta, first bool) {
 	t := d.New
 	host := m.host(t)
-	cfg := m.opts.Config.Topic(t.Configs)
-	logCfg := logConfig(cfg)
+	cfg := sync.OnceValue(func() config.TopicConfig { return m.opts.Config.Topic(t.Configs) })
 	for _, n := range d.Partitions {
 		part := t.Partitions[n]
 		p := host.partitions[n]
@@ -228,16 +230,20 @@ func (m *Manager) applyTopic(d metadata.TopicDelta, first bool) {
 		if p == nil {
 			// A log that ought to exist but is not found may be on a
 			// directory that failed: an empty one in its place would lose it.
-			isNew := !first && (d.Old == nil || int(n) >= len(d.Old.Partitions) || !slices.Contains(d.Old.Partitions[n].Replicas, m.opts.NodeID))
-			p = m.create(t, n, logCfg, isNew)
-			p.setMinISR(cfg.MinInsyncReplicas)
+			isNew := !first && !hadReplica(d.Old, n, m.opts.NodeID)
+			p = m.create(t, n, cfg(), isNew)
 		}
-		m.assign(p, part)
-		m.publish(p, host)
+		m.assign(p, part, host)
 	}
 	if d.ConfigsChanged && d.Old != nil {
-		m.configure(host, cfg)
+		m.configure(host, cfg())
 	}
+}
+
+// hadReplica reports whether a broker was to have a replica before a change; t
+// is the topic before it, nil if there was none.
+func hadReplica(t *metadata.Topic, n, broker int32) bool {
+	return t != nil && int(n) < len(t.Partitions) && slices.Contains(t.Partitions[n].Replicas, broker)
 }
 
 // host returns the entry of a topic with room for its partitions.
@@ -255,22 +261,17 @@ func (m *Manager) host(t *metadata.Topic) *hosted {
 	return host
 }
 
-// publish makes a partition that is ready to be used visible.
-func (m *Manager) publish(p *Partition, host *hosted) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	host.partitions[p.index] = p
-}
-
 // create opens the log of a partition. When that fails the partition is there
 // and answers KAFKA_STORAGE_ERROR.
-func (m *Manager) create(t *metadata.Topic, n int32, cfg storage.LogConfig, isNew bool) *Partition {
+func (m *Manager) create(t *metadata.Topic, n int32, cfg config.TopicConfig, isNew bool) *Partition {
 	tp := storage.TopicPartition{Topic: t.Name, Partition: n}
-	log, err := m.openLog(tp, t.ID, cfg, isNew)
+	log, err := m.openLog(tp, t.ID, logConfig(cfg), isNew)
 	if err != nil {
 		m.opts.Log.Error().Err(err).Stringer("partition", tp).Msg("partition is offline")
 	}
-	return newPartition(&m.env, t.Name, t.ID, n, t.Internal, log, err)
+	p := newPartition(&m.env, t.Name, t.ID, n, t.Internal, log, err)
+	p.setMinISR(cfg.MinInsyncReplicas)
+	return p
 }
 
 var errMissing = errors.New("the log was not found and a log directory is offline")
@@ -286,9 +287,9 @@ func (m *Manager) anyDirOffline() bool {
 	return slices.ContainsFunc(m.opts.Logs.Dirs(), func(d storage.DirInfo) bool { return d.Err != nil })
 }
 
-// assign gives a partition its place and tells the listeners if its leadership
-// changed.
-func (m *Manager) assign(p *Partition, part *metadata.Partition) {
+// assign gives a partition its place, makes it visible, and tells the listeners
+// if its leadership changed.
+func (m *Manager) assign(p *Partition, part *metadata.Partition, host *hosted) {
 	changed, err := p.assign(assignment{
 		leader: part.Leader, leaderEpoch: part.LeaderEpoch, partitionEpoch: part.PartitionEpoch,
 		replicas: part.Replicas, isr: part.ISR,
@@ -296,6 +297,9 @@ func (m *Manager) assign(p *Partition, part *metadata.Partition) {
 	if err != nil {
 		m.opts.Log.Error().Err(err).Stringer("partition", p.TopicPartition()).Msg("cannot lead: writing the leader epoch failed")
 	}
+	m.mu.Lock()
+	host.partitions[p.index] = p
+	m.mu.Unlock()
 	if changed {
 		m.tell(LeadershipChange{Partition: p, Epoch: part.LeaderEpoch, Leader: part.Leader == m.opts.NodeID})
 	}

@@ -298,6 +298,52 @@ func strays(tb testing.TB, d disk) (found []string) {
 	return found
 }
 
+// KAFKA-15021: a follower that had caught up and may join the ISR holds the
+// watermark back, until its broker is fenced.
+func TestFencedFollowerLetsTheWatermarkGo(t *testing.T) {
+	w := newWorld(t, openLogs(t))
+	topic := topicT
+	topic.replicas, topic.isr = []int32{1, 2}, []int32{1}
+	w.set(topic)
+	p := w.find("t", 0)
+	if err := follow(p, 2, 0); err != nil { // has all there is
+		t.Fatal(err)
+	}
+	produce(t, p, 3)
+	if got := p.highWatermark(); got != 0 {
+		t.Fatalf("watermark %d: the follower about to join is not waited for", got)
+	}
+	var acks ProduceWait
+	acks.Add(p, 3)
+	w.fenced = map[int32]bool{2: true}
+	w.set(topic)
+	if got := p.highWatermark(); got != 3 {
+		t.Fatalf("watermark %d", got)
+	}
+	acks.Wait(t.Context(), 0)
+	if err := acks.Err(0); err != nil {
+		t.Error(err)
+	}
+	if s := w.m.Stats(); s != (Stats{Partitions: 1, Leaders: 1, UnderReplicated: 1, AtMinISR: 1}) {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestStats(t *testing.T) {
+	w := newWorld(t, openLogs(t))
+	min2 := map[string]string{"min.insync.replicas": "2"}
+	w.set(
+		testTopic{name: "a", n: 1, partitions: 2, replicas: []int32{1, 2, 3}, configs: min2},
+		testTopic{name: "b", n: 2, partitions: 1, replicas: []int32{1, 2, 3}, isr: []int32{1, 3}, configs: min2},
+		testTopic{name: "c", n: 3, partitions: 1, replicas: []int32{1, 2, 3}, isr: []int32{1}, configs: min2},
+		testTopic{name: "d", n: 4, partitions: 1, replicas: []int32{2, 1}, isr: []int32{2}},
+		testTopic{name: "e", n: 5, partitions: 1, replicas: []int32{2, 3}},
+	)
+	if s := w.m.Stats(); s != (Stats{Partitions: 5, Leaders: 4, UnderReplicated: 2, UnderMinISR: 1, AtMinISR: 1}) {
+		t.Errorf("%+v", s)
+	}
+}
+
 // Everything under a directory fails; faults elsewhere do not matter.
 func failUnder(dir string) vfs.Rule {
 	return func(op vfs.Op) *vfs.Fault {

@@ -1,8 +1,10 @@
 package replication
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/gregor-broker/gregor/protocol"
 	"github.com/gregor-broker/gregor/storage"
+	"github.com/gregor-broker/gregor/storage/vfs"
 )
 
 // Producers, transactions, a follower and readers of every bound on one
@@ -230,5 +233,71 @@ func TestTrafficUnderChangesOfLeadership(t *testing.T) {
 			t.Fatalf("epoch %d after %d", b.LeaderEpoch(), last)
 		}
 		last = b.LeaderEpoch()
+	}
+}
+
+// The way of a produce and of a fetch through a partition costs no memory that
+// grows with the number of requests, but what storage keeps of them.
+func TestAllocationsOfAppendAndRead(t *testing.T) {
+	p := ledBy1(t, 1)
+	w := NewWatcher()
+	w.Watch(p, BoundHighWatermark, nil)
+	w.Watch(p, BoundLastStable, nil)
+	batch := batchOf(1, strings.Repeat("x", 100))
+	opts := AppendOptions{Acks: -1, Version: 13}
+	appends := testing.AllocsPerRun(1000, func() {
+		protocol.Batch(batch).SetBaseOffset(0) // it was stamped
+		if _, err := p.Append(batch, opts); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if appends > 1 { // the disk in memory grows
+		t.Errorf("an append allocates %v times", appends)
+	}
+	o := from(0)
+	reads := testing.AllocsPerRun(1000, func() {
+		res, err := p.Read(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Slice.Release()
+	})
+	if reads > 3 { // the slice's hold on its segment
+		t.Errorf("a read allocates %v times", reads)
+	}
+	t.Logf("%v an append, %v a read", appends, reads)
+}
+
+func BenchmarkAppend(b *testing.B) {
+	for name, size := range map[string]int{"100B": 100, "64KiB": 64 << 10} {
+		for _, parallel := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/parallel=%v", name, parallel), func(b *testing.B) {
+				logs := disk{fs: vfs.OS{}, dirs: []string{b.TempDir()}}.open(b)
+				defer closeLogs(b, logs)
+				w := newWorld(b, logs)
+				w.set(topicT)
+				p := w.find("t", 0)
+				value := strings.Repeat("x", size)
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				one := func() {
+					batch := batchOf(1, value)
+					if _, err := p.Append(batch, AppendOptions{Acks: -1, Version: 13}); err != nil {
+						b.Error(err)
+					}
+				}
+				if !parallel {
+					for b.Loop() {
+						one()
+					}
+					return
+				}
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						one()
+					}
+				})
+			})
+		}
 	}
 }

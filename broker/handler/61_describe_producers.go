@@ -1,10 +1,6 @@
 package handler
 
 import (
-	"errors"
-	"fmt"
-	"strings"
-
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -45,32 +41,13 @@ func describeProducers(b *Broker, r *Request) (kmsg.Response, error) {
 // topicError tells what is wrong with a topic as a whole, for the client to
 // read.
 func (b *Broker) topicError(img *metadata.Image, name string) (error, string) {
-	if err := checkTopicName(name); err != nil {
-		return kerr.InvalidTopicException, err.Error()
+	if problem := metadata.NameProblem(name); problem != "" {
+		return kerr.InvalidTopicException, problem
 	}
 	if img.Topic(name) == nil {
 		return kerr.UnknownTopicOrPartition, kerr.UnknownTopicOrPartition.Description
 	}
 	return nil, ""
-}
-
-// checkTopicName says, in Kafka's words, what no topic may be called.
-func checkTopicName(name string) error {
-	const maxLen = 249
-	legal := func(c rune) bool {
-		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-'
-	}
-	switch {
-	case name == "":
-		return errors.New("Topic name is invalid: the empty string is not allowed")
-	case name == "." || name == "..":
-		return errors.New("Topic name is invalid: '.' or '..' is not allowed")
-	case len(name) > maxLen:
-		return fmt.Errorf("Topic name is invalid: the length of '%s' is longer than the max allowed length %d", name, maxLen)
-	case strings.ContainsFunc(name, func(c rune) bool { return !legal(c) }):
-		return fmt.Errorf("Topic name is invalid: '%s' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'", name)
-	}
-	return nil
 }
 
 func (b *Broker) activeProducers(topic string, partition int32) ([]storage.ProducerState, error) {

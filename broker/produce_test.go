@@ -200,3 +200,21 @@ func TestIdempotence(t *testing.T) {
 		}
 	}
 }
+
+// TestProduceRefusalDetails: what goes with an error code, as Apache Kafka 4.3.1
+// answers it.
+func TestProduceRefusalDetails(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.createTopic("t", 1, nil)
+	c := b.dial()
+	zstd := records(protocol.BatchParams{Codec: protocol.Zstd}, 1, 10)
+	if p := c.produce(5, -1, "t", id, 0, zstd); p.ErrorCode != kerr.UnsupportedCompressionType.Code || p.LogStartOffset != -1 {
+		t.Errorf("zstd before v7: error %d, log start %d, want %d and -1", p.ErrorCode, p.LogStartOffset, kerr.UnsupportedCompressionType.Code)
+	}
+	magic3 := records(protocol.BatchParams{}, 1, 10)
+	magic3[16] = 3
+	p := c.produce(9, -1, "t", id, 0, magic3)
+	if p.ErrorCode != kerr.CorruptMessage.Code || p.ErrorMessage == nil || *p.ErrorMessage != "Invalid magic found in record: 3" {
+		t.Errorf("magic 3: error %d, message %v", p.ErrorCode, p.ErrorMessage)
+	}
+}

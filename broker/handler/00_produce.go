@@ -271,7 +271,10 @@ func (c *produceCall) failed(b *Broker, r *Request, out *kmsg.ProduceResponseTop
 			out.ErrorRecords = append(out.ErrorRecords, e)
 		}
 	}
-	if p != nil && tellsLogStart(out.ErrorCode, rec.Records) {
+	if errors.Is(err, protocol.ErrBatchMagic) {
+		out.ErrorMessage = kmsg.StringPtr(fmt.Sprintf("Invalid magic found in record: %d", protocol.Batch(rec.Records).Magic()))
+	}
+	if p != nil && tellsLogStart(c.req.Version, out.ErrorCode, rec.Records) {
 		out.LogStartOffset = p.Snapshot().LogStart
 	}
 	if out.ErrorCode == kerr.NotLeaderForPartition.Code && c.req.Version >= 10 {
@@ -282,11 +285,14 @@ func (c *produceCall) failed(b *Broker, r *Request, out *kmsg.ProduceResponseTop
 // tellsLogStart says which errors Kafka answers with the log start offset: those
 // of the producer's state and of the batch's content, for which it tells the
 // producer whether what it misses was deleted.
-func tellsLogStart(code int16, records []byte) bool {
+func tellsLogStart(version, code int16, records []byte) bool {
 	switch code {
 	case kerr.OutOfOrderSequenceNumber.Code, kerr.InvalidProducerEpoch.Code, kerr.UnknownProducerID.Code,
-		kerr.InvalidTimestamp.Code, kerr.UnsupportedCompressionType.Code, kerr.InvalidTxnState.Code:
+		kerr.InvalidTimestamp.Code, kerr.InvalidTxnState.Code:
 		return true
+	case kerr.UnsupportedCompressionType.Code:
+		// Before v7 the codec is refused by the version, not by the log.
+		return version >= 7
 	case kerr.InvalidRecord.Code:
 		return isOneBatch(records)
 	}

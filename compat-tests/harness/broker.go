@@ -76,6 +76,16 @@ func properties(dir string, more []string) (path, addr, data string, err error) 
 
 // Kafka formats and starts Apache Kafka in dir and waits until it serves.
 func Kafka(dir string, more ...string) (*Broker, error) {
+	b, err := NewKafka(dir, []string{"-Xmx512m", "-XX:+UseSerialGC"}, more...)
+	if err != nil {
+		return nil, err
+	}
+	return b, b.Start()
+}
+
+// NewKafka formats a Kafka in dir that runs on a JVM with the given flags. It
+// does not start it.
+func NewKafka(dir string, jvm []string, more ...string) (*Broker, error) {
 	libs, err := KafkaJars()
 	if err != nil {
 		return nil, err
@@ -88,19 +98,16 @@ func Kafka(dir string, more ...string) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	common := []string{
-		"-Xmx512m", "-XX:+UseSerialGC", "-Dkafka.logs.dir=" + dir,
-		"-Dlog4j2.configurationFile=" + source("java", "log4j2.properties"), "-cp", libs + "/*",
-	}
+	common := append(append([]string{}, jvm...),
+		"-Dkafka.logs.dir="+dir, "-Dlog4j2.configurationFile="+source("java", "log4j2.properties"), "-cp", libs+"/*")
 	format := append(append([]string{}, common...), "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", path)
 	if err := Run(dir, java, format...); err != nil {
 		return nil, fmt.Errorf("format: %w", err)
 	}
-	b := &Broker{
+	return &Broker{
 		Name: "kafka", Addr: addr, DataDir: data, dir: dir, program: java,
 		args: append(append([]string{}, common...), "kafka.Kafka", path), ready: "Kafka Server started",
-	}
-	return b, b.Start()
+	}, nil
 }
 
 // BuildGregor builds gregor's binary out of the tree around compat-tests, or
@@ -116,6 +123,15 @@ func BuildGregor(dir string) (string, error) {
 // Gregor starts gregor in dir and waits until it serves. GREGOR_PROPERTIES in
 // the environment adds properties, separated by semicolons.
 func Gregor(bin, dir string, more ...string) (*Broker, error) {
+	b, err := NewGregor(bin, dir, more...)
+	if err != nil {
+		return nil, err
+	}
+	return b, b.Start()
+}
+
+// NewGregor is Gregor without the start.
+func NewGregor(bin, dir string, more ...string) (*Broker, error) {
 	more = append([]string{"http.address="}, more...)
 	if extra := os.Getenv("GREGOR_PROPERTIES"); extra != "" {
 		more = append(more, strings.Split(extra, ";")...)
@@ -124,11 +140,10 @@ func Gregor(bin, dir string, more ...string) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{
+	return &Broker{
 		Name: "gregor", Addr: addr, DataDir: data, dir: dir, program: bin,
 		args: []string{"start", path}, ready: GregorReady,
-	}
-	return b, b.Start()
+	}, nil
 }
 
 // GregorReady is in the line that gregor logs once it serves clients.

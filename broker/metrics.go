@@ -26,6 +26,7 @@ var latencyBounds = [...]time.Duration{
 // prometheus.Collector.
 type Metrics struct {
 	bytesIn, bytesOut, sendfileBytes     atomic.Int64
+	reads, writes, sendfiles             atomic.Int64 // system calls on sockets
 	accepted, refused, open              atomic.Int64
 	closedIdle, closedSlow, closedFaulty atomic.Int64
 	memory                               func() int64
@@ -101,6 +102,10 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.bytesIn.Load(), "receive_bytes_total", "Bytes of request frames.")
 	counter(m.bytesOut.Load(), "send_bytes_total", "Bytes of response frames.")
 	counter(m.sendfileBytes.Load(), "sendfile_bytes_total", "Bytes of records sent without a copy; part of send_bytes_total.")
+	const callsHelp = "System calls on sockets, those that had to wait included."
+	counter(m.reads.Load(), "socket_calls_total", callsHelp, "call", "read")
+	counter(m.writes.Load(), "socket_calls_total", callsHelp, "call", "write")
+	counter(m.sendfiles.Load(), "socket_calls_total", callsHelp, "call", "sendfile")
 	counter(m.accepted.Load(), "connections_accepted_total", "Connections accepted.")
 	counter(m.refused.Load(), "connections_refused_total", "Connections closed at once because of a limit.")
 	const closedHelp = "Connections that the broker closed, by reason."

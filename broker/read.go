@@ -161,6 +161,7 @@ func (rd *reader) rawFirst() error {
 func (rd *reader) readable(fd uintptr) bool {
 	in := rd.c.s.mem.input()
 	for {
+		rd.c.s.o.Metrics.reads.Add(1)
 		n, err := syscall.Read(int(fd), in.b)
 		switch {
 		case err == syscall.EINTR:
@@ -314,6 +315,7 @@ func (f *frameClock) read(b []byte, w *int, end int) error {
 	if err := f.rd.setDeadline(f.start.Add(allowed)); err != nil {
 		return err
 	}
+	f.rd.c.s.o.Metrics.reads.Add(1)
 	n, err := f.rd.c.nc.Read(b[*w:end])
 	*w += n
 	f.have += n

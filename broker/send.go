@@ -240,8 +240,10 @@ func (s *sender) try(sock uintptr) bool {
 		var n int
 		var err error
 		if len(s.mem) > 0 {
+			s.c.s.o.Metrics.writes.Add(1)
 			n, err = sendMem(int(sock), s.mem, s.more)
 		} else {
+			s.c.s.o.Metrics.sendfiles.Add(1)
 			n, err = sendFile(int(sock), int(s.fd), &s.off, min(s.left, sendfileMost))
 		}
 		switch {

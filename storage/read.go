@@ -181,7 +181,9 @@ func (s *segment) find(h *handle, offset, limit int64) (pos, size int64, err err
 	if err := s.load(); err != nil {
 		return 0, 0, err
 	}
-	pos, size, err = s.findFrom(h, offset, limit)
+	if pos, size, err = s.findFrom(h, offset, limit); err == nil {
+		return pos, size, nil
+	}
 	var corrupt *CorruptError
 	if errors.As(err, &corrupt) && s.sealed.Load() {
 		// The index may point between batches. If the log itself is whole a new index mends it.

@@ -139,6 +139,9 @@ func (s *segment) load() error {
 	if err == nil {
 		err = s.times.load(s.size.Load())
 	}
+	if err == nil {
+		return nil
+	}
 	var corrupt *CorruptError
 	if errors.As(err, &corrupt) {
 		return s.rebuildIndexes(defaultIndexInterval)

@@ -94,7 +94,7 @@ const (
 	prometheus = "github.com/prometheus/client_golang"
 )
 
-var etcd = []string{"go.etcd.io/etcd", "go.etcd.io/raft", "go.uber.org/zap", "google.golang.org/grpc"}
+var etcd = []string{"go.etcd.io/etcd", "go.etcd.io/raft", "go.etcd.io/bbolt", "go.uber.org/zap", "google.golang.org/grpc"}
 
 type layer struct {
 	ours  []string

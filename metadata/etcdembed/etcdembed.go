@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -90,8 +91,15 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	walSegments.Do(func() { wal.SegmentSizeBytes = o.WALSegmentBytes })
 	// What is in here can contain secrets; etcd would make it so too, and
 	// warns of a directory that is not.
+	if err := os.MkdirAll(filepath.Dir(o.Dir), 0o755); err != nil {
+		return nil, fmt.Errorf("etcd: %w", err)
+	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
+	}
+	if err := trimDatabase(o.Dir); err != nil {
+		// The server says it better, if it is more than another one that runs.
+		o.Log.Debug().Err(err).Msg("cannot trim the metadata database")
 	}
 	server, err := embed.StartEtcd(config(o))
 	if err != nil {

@@ -28,6 +28,8 @@ type Options struct {
 	// Config is the whole configuration; required.
 	Config *config.Values
 	Log    zerolog.Logger
+	// LogLevel lets clients see and change the level of Log; nil: they cannot.
+	LogLevel handler.LogLevel
 	// ClusterID is the cluster to form where there is none yet; random when
 	// empty. A log directory that belongs to a cluster already wins.
 	ClusterID string
@@ -134,7 +136,7 @@ func (n *Node) start(ctx context.Context, o Options) error {
 	h, err := handler.New(handler.Broker{
 		NodeID: n.id, ClusterID: n.clusterID, Rack: o.Config.String("broker.rack"),
 		Cluster: n.controller, Partitions: n.partitions, Logs: n.logs, Config: o.Config,
-		Groups: n.groups, Now: o.Now, Log: n.log,
+		Groups: n.groups, Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
 		FeaturesEpoch: func() int64 { return n.controller.Image().Revision },
 	})
 	if err != nil {

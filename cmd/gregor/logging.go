@@ -12,17 +12,18 @@ import (
 )
 
 // newLogger writes to w: lines for people on a terminal, JSON otherwise, unless
-// log.format decides.
-func newLogger(w io.Writer, v *config.Values) (zerolog.Logger, error) {
+// log.format decides. The gate holds the level, to be changed later.
+func newLogger(w io.Writer, v *config.Values) (zerolog.Logger, *logGate, error) {
 	level, err := zerolog.ParseLevel(v.String("log.level"))
 	if err != nil {
-		return zerolog.Nop(), &config.LineError{Origin: v.Origin("log.level"), Key: "log.level", Err: err}
+		return zerolog.Nop(), nil, &config.LineError{Origin: v.Origin("log.level"), Key: "log.level", Err: err}
 	}
 	console := v.String("log.format") == "console" || v.String("log.format") == "auto" && isTerminal(w)
 	if console {
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000", NoColor: !isTerminal(w) || os.Getenv("NO_COLOR") != ""}
 	}
-	return zerolog.New(w).Level(level).With().Timestamp().Logger(), nil
+	gate := newLogGate(w, level)
+	return zerolog.New(gate).With().Timestamp().Logger(), gate, nil
 }
 
 // useMilliseconds sets the one thing that zerolog keeps for a whole process:

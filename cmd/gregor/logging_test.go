@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rs/zerolog"
+
 	"github.com/gregor-broker/gregor/config"
 )
 
@@ -21,7 +23,7 @@ func logWith(t *testing.T, lines ...config.Line) (*bytes.Buffer, *config.Values,
 func TestLogIsJSONAwayFromATerminal(t *testing.T) {
 	out, v, warnings := logWith(t, config.Line{Key: "num.io.threads", Value: "8"}, config.Line{Key: "num.network.threads", Value: "3"},
 		config.Line{Key: "zookeeper.connect", Value: "zk:2181"})
-	log, err := newLogger(out, v)
+	log, _, err := newLogger(out, v)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,12 +50,29 @@ func TestLogIsJSONAwayFromATerminal(t *testing.T) {
 
 func TestLogForPeople(t *testing.T) {
 	out, v, _ := logWith(t, config.Line{Key: "log.format", Value: "console"}, config.Line{Key: "log.level", Value: "debug"})
-	log, err := newLogger(out, v)
+	log, _, err := newLogger(out, v)
 	if err != nil {
 		t.Fatal(err)
 	}
 	log.Debug().Int("n", 1).Msg("hello")
 	if got := out.String(); !strings.Contains(got, "DBG hello n=1") || strings.Contains(got, "{") {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestLevelChangesWhileRunning(t *testing.T) {
+	out, v, _ := logWith(t)
+	log, gate, err := newLogger(out, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Debug().Msg("one")
+	gate.SetLevel(zerolog.DebugLevel)
+	log.Debug().Msg("two")
+	gate.SetLevel(zerolog.ErrorLevel)
+	log.Warn().Msg("three")
+	log.Error().Msg("four")
+	if got := out.String(); strings.Contains(got, "one") || !strings.Contains(got, "two") || strings.Contains(got, "three") || !strings.Contains(got, "four") {
+		t.Error(got)
 	}
 }

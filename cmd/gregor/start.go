@@ -48,7 +48,7 @@ func runStart(ctx context.Context, logTo io.Writer, file string, overrides []str
 		return err
 	}
 	useMilliseconds()
-	log, err := newLogger(logTo, values)
+	log, gate, err := newLogger(logTo, values)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func runStart(ctx context.Context, logTo io.Writer, file string, overrides []str
 
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	n, err := node.Start(ctx, node.Options{Config: values, Log: log, ClusterID: os.Getenv("CLUSTER_ID"), Version: buildVersion()})
+	n, err := node.Start(ctx, node.Options{Config: values, Log: log, LogLevel: gate, ClusterID: os.Getenv("CLUSTER_ID"), Version: buildVersion()})
 	if err != nil {
 		return err
 	}

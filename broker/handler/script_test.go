@@ -45,13 +45,13 @@ func topicID(name string) (id [16]byte) {
 
 // player answers the requests of a script in order.
 type player interface {
-	play(t *testing.T, req kmsg.Request) kmsg.Response
+	play(t testing.TB, req kmsg.Request) kmsg.Response
 }
 
 // wire plays requests to a broker over TCP.
 type wire struct{ conn net.Conn }
 
-func (w wire) play(t *testing.T, req kmsg.Request) kmsg.Response {
+func (w wire) play(t testing.TB, req kmsg.Request) kmsg.Response {
 	t.Helper()
 	frame := kmsg.NewRequestFormatter(kmsg.FormatterClientID("gregor-script")).AppendRequest(nil, req, 7)
 	if err := w.conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {

@@ -25,7 +25,7 @@ type testBroker struct {
 	changed  chan struct{} // gets a value, if there is room, when metadata changed
 }
 
-func newTestBroker(t *testing.T, overrides ...string) *testBroker {
+func newTestBroker(t testing.TB, overrides ...string) *testBroker {
 	t.Helper()
 	src := config.Source{Name: "test", Lines: []config.Line{{Key: "log.dirs", Value: t.TempDir()}}}
 	for i := 0; i < len(overrides); i += 2 {
@@ -89,7 +89,7 @@ func newTestBroker(t *testing.T, overrides ...string) *testBroker {
 }
 
 // await waits until the cluster is as it should be.
-func (b *testBroker) await(ctx context.Context, t *testing.T, is func(*metadata.Image) bool) {
+func (b *testBroker) await(ctx context.Context, t testing.TB, is func(*metadata.Image) bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond) // an image is published after its subscribers were told
 	defer tick.Stop()
@@ -113,7 +113,7 @@ func (l *testLevel) SetLevel(level zerolog.Level) { l.level = level }
 
 // play answers a request as a connection would, and returns the response as a
 // client would read it.
-func (b *testBroker) play(t *testing.T, req kmsg.Request) kmsg.Response {
+func (b *testBroker) play(t testing.TB, req kmsg.Request) kmsg.Response {
 	t.Helper()
 	a := b.API(req.Key())
 	if a == nil || !a.Serves(req.GetVersion()) {

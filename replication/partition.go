@@ -343,19 +343,36 @@ func (p *Partition) wakeAll() {
 	}
 }
 
+// outcome tells whether it is decided, and how, what becomes of the records
+// below offset.
+func (p *Partition) outcome(offset int64) (decided bool, err error) {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.outcomeLocked(offset)
+}
+
+// outcomeLocked is outcome for a caller that holds role and mu.
+func (p *Partition) outcomeLocked(offset int64) (decided bool, err error) {
+	if _, err := p.leads(); err != nil {
+		return true, err
+	}
+	if p.watermark < offset {
+		return false, nil
+	}
+	return true, p.ackError()
+}
+
 // await links a, or fires it at once if it has an outcome already.
 func (p *Partition) await(a *ack) {
 	p.role.RLock()
 	defer p.role.RUnlock()
-	_, err := p.leads()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case err != nil:
+	if decided, err := p.outcomeLocked(a.offset); decided {
 		a.fire(err)
-	case p.watermark >= a.offset:
-		a.fire(p.ackError())
-	default:
+	} else {
 		p.acks.add(a)
 	}
 }

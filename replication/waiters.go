@@ -20,7 +20,7 @@ type ack struct {
 	// prev, next and linked belong to the partition's list, under p.mu.
 	prev, next *ack
 	linked     bool
-	// Exactly one of wait and notify is set. err is wait's, under its mu.
+	// Exactly one of wait and notify is set. err is the wait's, under its mu.
 	wait   *ProduceWait
 	notify func(error)
 	err    error
@@ -93,10 +93,10 @@ func (l *acks) failAll(err error) {
 }
 
 // ProduceWait is one produce request with acks=all that waits for all its
-// partitions. Add and Wait belong to the request's goroutine; what completes
-// the parts comes from any. Use one per request.
+// partitions. Add, Wait, Err and Reset belong to the request's goroutine; what
+// completes the parts comes from any. The zero value is ready to use.
 type ProduceWait struct {
-	parts []*ack
+	parts []producePart
 
 	mu      sync.Mutex
 	pending int
@@ -104,17 +104,34 @@ type ProduceWait struct {
 	idle chan struct{}
 }
 
+// producePart is one partition of the wait. ack is nil if the outcome, err, was
+// there from the start.
+type producePart struct {
+	ack *ack
+	err error
+}
+
 // Add makes the wait cover the records of p below offset, which is the last
 // appended offset plus one, and returns the index of this part for Err. A part
 // that is committed already costs nothing.
 func (w *ProduceWait) Add(p *Partition, offset int64) int {
+	if done, err := p.outcome(offset); done {
+		w.parts = append(w.parts, producePart{err: err})
+		return len(w.parts) - 1
+	}
 	a := &ack{p: p, offset: offset, wait: w}
-	w.parts = append(w.parts, a)
+	w.parts = append(w.parts, producePart{ack: a})
 	w.mu.Lock()
 	w.pending++
 	w.mu.Unlock()
 	p.await(a)
 	return len(w.parts) - 1
+}
+
+// Reset makes the wait forget its parts, to be used again after Wait.
+func (w *ProduceWait) Reset() {
+	clear(w.parts)
+	w.parts = w.parts[:0]
 }
 
 // completed is called once for each part, with the part's p.mu held.
@@ -149,8 +166,10 @@ func (w *ProduceWait) Wait(ctx context.Context, timeout time.Duration) {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	for _, a := range w.parts {
-		a.p.giveUp(a, kerr.RequestTimedOut)
+	for _, part := range w.parts {
+		if part.ack != nil {
+			part.ack.p.giveUp(part.ack, kerr.RequestTimedOut)
+		}
 	}
 }
 
@@ -160,9 +179,13 @@ func (w *ProduceWait) Wait(ctx context.Context, timeout time.Duration) {
 // UNKNOWN_TOPIC_OR_PARTITION (deleted), KAFKA_STORAGE_ERROR or
 // REQUEST_TIMED_OUT.
 func (w *ProduceWait) Err(part int) error {
+	a := w.parts[part].ack
+	if a == nil {
+		return w.parts[part].err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.parts[part].err
+	return a.err
 }
 
 // Bound is the end of what a reader may see.

@@ -40,6 +40,37 @@ func TestProduceWaitCommittedAtOnce(t *testing.T) {
 	}
 }
 
+func TestProduceWaitIsUsedAgain(t *testing.T) {
+	p := ledBy1(t, 1, 2)
+	grow(p, 1, 1)
+	var w ProduceWait
+	w.Add(p, 1)
+	w.Wait(t.Context(), 0)
+	if !errors.Is(w.Err(0), kerr.RequestTimedOut) {
+		t.Fatal(w.Err(0))
+	}
+	w.Reset()
+	grow(p, 1, 1)
+	w.Add(p, 2)
+	go func() {
+		if err := follow(p, 2, 2); err != nil {
+			t.Error(err)
+		}
+	}()
+	w.Wait(t.Context(), time.Minute)
+	if w.Err(0) != nil {
+		t.Fatal(w.Err(0))
+	}
+	w.Reset()
+	if got := testing.AllocsPerRun(100, func() {
+		w.Add(p, 2)
+		w.Wait(context.Background(), time.Minute)
+		w.Reset()
+	}); got > 0 {
+		t.Errorf("waiting for what is committed allocates %v times", got)
+	}
+}
+
 func TestProduceWaitForFollowers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := ledBy1(t, 1, 2, 3), ledBy1(t, 1, 2)

@@ -52,7 +52,7 @@ func produce(b *Broker, r *Request) (kmsg.Response, error) {
 			}
 		}
 	}
-	if c.waiter != nil {
+	if len(c.pending) > 0 {
 		c.await(r)
 	}
 	return c.finish()
@@ -140,7 +140,7 @@ type produceCall struct {
 	req     kmsg.ProduceRequest
 	resp    produceResponse
 	pending []pendingProduce
-	waiter  *replication.ProduceWait
+	waiter  replication.ProduceWait
 }
 
 // pendingProduce is one partition's answer that waits for the high watermark.
@@ -167,7 +167,8 @@ func (c *produceCall) reset() {
 		}
 	}
 	clear(c.pending)
-	c.pending, c.waiter = c.pending[:0], nil
+	c.pending = c.pending[:0]
+	c.waiter.Reset()
 	c.resp.failed = nil
 }
 
@@ -359,9 +360,6 @@ func rackOf(b *metadata.Broker) *string {
 
 // wait notes that an answer waits until the high watermark reaches end.
 func (c *produceCall) wait(p *replication.Partition, end int64, out *kmsg.ProduceResponseTopicPartition) {
-	if c.waiter == nil {
-		c.waiter = new(replication.ProduceWait)
-	}
 	c.pending = append(c.pending, pendingProduce{out: out, part: c.waiter.Add(p, end)})
 }
 

@@ -198,7 +198,6 @@ func produce(ctx context.Context, addr string, id int, o options, l *ledger, sto
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchCompression(codecs[id%len(codecs)]),
 		kgo.ProducerLinger(2*time.Millisecond),
-		kgo.MaxProduceRequestsInflightPerBroker(5),
 		kgo.UnknownTopicRetries(-1),
 		// What the broker lost must not be glossed over with a new epoch.
 		kgo.StopProducerOnDataLossDetected(),

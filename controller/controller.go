@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -196,9 +197,37 @@ func (c *Controller) start(ctx context.Context) error {
 	c.wg.Add(2)
 	go c.watchLoop(img)
 	go c.decisionLoop()
-	return c.await(ctx, func(img *metadata.Image) bool {
+	if err := c.await(ctx, func(img *metadata.Image) bool {
 		return img.Standing(c.opts.NodeID, c.opts.Incarnation) == metadata.Serving
-	})
+	}); err != nil {
+		return err
+	}
+	// The partitions that lost their leader with this node's last process get
+	// one in the controller's next writes. Whoever starts a node wants to use
+	// it, so that is waited for; but not for ever, since a partition may have
+	// a reason (an offline directory) to stay without.
+	elected, cancel := context.WithTimeout(ctx, c.opts.SessionTimeout)
+	defer cancel()
+	if err := c.await(elected, c.ledAgain); err != nil {
+		if elected.Err() == nil || ctx.Err() != nil {
+			return err
+		}
+		c.log.Warn().Msg("partitions that this broker may lead have no leader yet")
+	}
+	return nil
+}
+
+// ledAgain says whether every partition that this node may lead has a leader.
+func (c *Controller) ledAgain(img *metadata.Image) bool {
+	id := c.opts.NodeID
+	for _, t := range img.Topics() {
+		for _, p := range t.Partitions {
+			if p.Leader < 0 && (slices.Contains(p.ISR, id) || slices.Contains(p.ELR, id) || slices.Equal(p.LastKnownELR, []int32{id})) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // form loads the image, after making the store a cluster if it is none.

@@ -177,3 +177,30 @@ func TestCloseGivesUpTheSession(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// When a node that was killed has started again, its partitions have a leader:
+// whoever was told that it serves may use them at once.
+func TestLeadersWhenStarted(t *testing.T) {
+	store := memstore.New()
+	defer store.Close()
+	for i := range 30 {
+		c, err := New(Options{Store: store, NodeID: 1, Exclusive: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			create(t, c, "t", 50)
+		}
+		for n, p := range c.Image().Topic("t").Partitions {
+			if p.Leader != 1 {
+				t.Fatalf("start %d: partition %d: %+v", i, n, p)
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

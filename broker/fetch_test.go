@@ -561,8 +561,8 @@ func TestPanicEndsOnlyItsConnection(t *testing.T) {
 	other.ask(apiVersionsRequest(0))
 	c.ask(apiVersionsRequest(0))
 	b.eachConn(func(c *conn) { await(t, func() bool { return c.idle.Load() }) })
-	b.h.FeaturesEpoch = func() int64 { panic("for the test") }
-	c.send(c.frame(apiVersionsRequest(3)))
+	b.h.Now = func() time.Time { panic("for the test") }
+	c.send(c.frame(produceRequest(9, 1)))
 	c.expectClosed()
 	other.ask(apiVersionsRequest(0))
 }

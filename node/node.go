@@ -137,7 +137,6 @@ func (n *Node) start(ctx context.Context, o Options) error {
 		NodeID: n.id, ClusterID: n.clusterID, Rack: o.Config.String("broker.rack"),
 		Cluster: n.controller, Partitions: n.partitions, Logs: n.logs, Config: o.Config,
 		Groups: n.groups, Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
-		FeaturesEpoch: func() int64 { return n.controller.Image().Revision },
 	})
 	if err != nil {
 		return err

@@ -9,7 +9,8 @@ import (
 //
 //   - v0 to v2 list the served APIs; v1 added the throttle time.
 //   - v3 (KIP-511, KIP-584) is flexible, names the client's software and
-//     carries the supported and finalized features. As Kafka does, v3 leaves
+//     carries the features this broker supports and the levels finalized in
+//     the cluster, as of a revision of the metadata. As Kafka does, v3 leaves
 //     out supported features whose lowest version is 0, which older clients
 //     take for an error (KAFKA-17011); v4 lists them all.
 //   - A version that is too new is answered as v0 with UNSUPPORTED_VERSION and
@@ -33,23 +34,21 @@ func apiVersions(b *Broker, r *Request) (kmsg.Response, error) {
 	if req.Version < 3 {
 		return resp, nil
 	}
+	img := b.Cluster.Image()
+	levels := img.Features()
 	for _, f := range b.Features {
 		if f.Min > 0 || req.Version >= 4 {
 			s := kmsg.NewApiVersionsResponseSupportedFeature()
 			s.Name, s.MinVersion, s.MaxVersion = f.Name, f.Min, f.Max
 			resp.SupportedFeatures = append(resp.SupportedFeatures, s)
 		}
-		if f.Finalized > 0 {
+		if level := levels[f.Name]; level > 0 {
 			s := kmsg.NewApiVersionsResponseFinalizedFeature()
-			s.Name, s.MinVersionLevel, s.MaxVersionLevel = f.Name, f.Finalized, f.Finalized
+			s.Name, s.MinVersionLevel, s.MaxVersionLevel = f.Name, level, level
 			resp.FinalizedFeatures = append(resp.FinalizedFeatures, s)
 		}
 	}
-	if b.FeaturesEpoch != nil {
-		resp.FinalizedFeaturesEpoch = b.FeaturesEpoch()
-	} else {
-		resp.FinalizedFeaturesEpoch = 0
-	}
+	resp.FinalizedFeaturesEpoch = img.Revision
 	return resp, nil
 }
 

@@ -42,9 +42,6 @@ type Broker struct {
 	// Features are the cluster features ApiVersions tells clients of
 	// (KIP-584). A feature is listed when everything it promises works.
 	Features []Feature
-	// FeaturesEpoch is the metadata revision at which the finalized levels
-	// were read; nil means 0.
-	FeaturesEpoch func() int64
 
 	apis    map[int16]*API
 	apiKeys []kmsg.ApiVersionsResponseApiKey
@@ -81,7 +78,8 @@ type Logs interface {
 }
 
 // Feature is one versioned feature of the cluster (KIP-584): the range of
-// levels this broker supports and the finalized level, 0 for none.
+// levels this broker supports, and the level that a cluster it forms starts
+// with, 0 for none.
 type Feature struct {
 	Name      string
 	Min, Max  int16

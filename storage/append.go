@@ -30,7 +30,25 @@ func (l *Log) AppendAsFollower(records []byte) (AppendResult, error) {
 	if err != nil {
 		return AppendResult{}, err
 	}
-	return l.append(records, l.cfg.Load(), AppendOptions{Origin: Replication, Now: l.now()})
+	res, err := l.append(records, l.cfg.Load(), AppendOptions{Origin: Replication, Now: l.now()})
+	if err != nil {
+		return res, err
+	}
+	return res, l.nameRolled()
+}
+
+// nameRolled gives a segment that the append began its name before the append is acknowledged. Recovery names a segment
+// after its first batch, which is wrong after a gap in the offsets, and only replicated batches have gaps.
+func (l *Log) nameRolled() error {
+	l.mu.Lock()
+	rolled := len(l.seals) > 0
+	l.mu.Unlock()
+	if !rolled {
+		return nil
+	}
+	l.hk.Lock()
+	defer l.hk.Unlock()
+	return l.finishRolls()
 }
 
 // append writes checked batches.
@@ -177,7 +195,8 @@ func (l *Log) loadForAppend(s *segment) error {
 	if err := s.load(); err != nil {
 		return err
 	}
-	if _, err := s.txns.all(); err != nil {
+	segs := *l.segs.Load()
+	if _, err := l.abortedIn(segs, max(floorSegment(segs, s.base), 0)); err != nil {
 		return err
 	}
 	if _, _, err := s.maxTimestamp(); err != nil {

@@ -185,24 +185,26 @@ func (m *Manager) checkpointAll(file string) {
 
 // checkpoint writes one checkpoint file of a directory.
 func (m *Manager) checkpoint(d *logDir, file string) error {
-	offsets := map[TopicPartition]int64{}
-	for _, l := range m.Logs() {
-		if l.dir != d {
-			continue
-		}
-		switch file {
-		case recoveryPointFile:
-			offsets[l.tp] = l.recoveryPoint.Load()
-		case highWatermarkFile:
-			offsets[l.tp] = l.hw.Load()
-		case logStartFile:
-			// Where the first segment begins there is nothing to remember.
-			if start := l.start.Load(); start > (*l.segs.Load())[0].base {
-				offsets[l.tp] = start
+	return d.writeCheckpoint(file, func() map[TopicPartition]int64 {
+		offsets := map[TopicPartition]int64{}
+		for _, l := range m.Logs() {
+			if l.dir != d {
+				continue
+			}
+			switch file {
+			case recoveryPointFile:
+				offsets[l.tp] = l.recoveryPoint.Load()
+			case highWatermarkFile:
+				offsets[l.tp] = l.hw.Load()
+			case logStartFile:
+				// Where the first segment begins there is nothing to remember.
+				if start := l.start.Load(); start > (*l.segs.Load())[0].base {
+					offsets[l.tp] = start
+				}
 			}
 		}
-	}
-	return d.writeCheckpoint(file, offsets)
+		return offsets
+	})
 }
 
 // removal is a file or directory that has to go at a time.

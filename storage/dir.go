@@ -60,7 +60,7 @@ func (d *logDir) fail(err error) error {
 // removal made durable, before anything is written: a marker that came back after a crash would have damage trusted.
 func openDir(o *Options, dir string) (*logDir, error) {
 	d := &logDir{fs: o.FS, path: dir, onFail: o.OnDirFailure, epoch: -1, written: map[string]map[TopicPartition]int64{}}
-	if err := d.fs.MkdirAll(dir); err != nil {
+	if err := mkdirDurable(d.fs, dir); err != nil {
 		return nil, err
 	}
 	lock, err := d.fs.Lock(path.Join(dir, lockFile))
@@ -77,6 +77,33 @@ func openDir(o *Options, dir string) (*logDir, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// mkdirDurable makes a directory and its parents, and makes those that are new durable.
+func mkdirDurable(fsys vfs.FS, dir string) error {
+	var made []string
+	for d := path.Clean(dir); ; d = path.Dir(d) {
+		_, err := fsys.Stat(d)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errNotExist) {
+			return err
+		}
+		made = append(made, d)
+		if d == path.Dir(d) {
+			break
+		}
+	}
+	if err := fsys.MkdirAll(dir); err != nil {
+		return err
+	}
+	for _, d := range made {
+		if err := fsys.SyncDir(path.Dir(d)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // identify checks meta.properties against the broker, or writes it.
@@ -144,14 +171,15 @@ func (d *logDir) takeMarker() error {
 	return d.fs.SyncDir(d.path)
 }
 
-// writeCheckpoint writes one of the offset checkpoints if it differs from what was written last.
-func (d *logDir) writeCheckpoint(file string, offsets map[TopicPartition]int64) error {
+// writeCheckpoint writes one of the offset checkpoints if it differs from what was written last. The offsets are gathered
+// under the same lock as lower takes, so that no old offset overwrites a lowered one.
+func (d *logDir) writeCheckpoint(file string, gather func() map[TopicPartition]int64) error {
 	if err := d.err(); err != nil {
 		return err
 	}
 	d.ckptMu.Lock()
 	defer d.ckptMu.Unlock()
-	return d.writeCheckpointLocked(file, offsets)
+	return d.writeCheckpointLocked(file, gather())
 }
 
 func (d *logDir) writeCheckpointLocked(file string, offsets map[TopicPartition]int64) error {
@@ -177,15 +205,21 @@ func sameOffsets(a, b map[TopicPartition]int64) bool {
 	return true
 }
 
-// lower makes sure that a checkpoint says at most off for a log, durably.
-func (d *logDir) lower(file string, tp TopicPartition, off int64) error {
+// lower makes sure that no checkpoint of a log says more than off, now and durably.
+func (d *logDir) lower(l *Log, off int64) error {
 	d.ckptMu.Lock()
 	defer d.ckptMu.Unlock()
-	old, ok := d.written[file][tp]
-	if !ok || old <= off {
-		return nil
+	l.recoveryPoint.Store(min(l.recoveryPoint.Load(), off))
+	l.start.Store(min(l.start.Load(), off))
+	for _, file := range []string{recoveryPointFile, logStartFile} {
+		if old, ok := d.written[file][l.tp]; !ok || old <= off {
+			continue
+		}
+		if err := d.writeCheckpointLocked(file, with(d.written[file], l.tp, off)); err != nil {
+			return err
+		}
 	}
-	return d.writeCheckpointLocked(file, with(d.written[file], tp, off))
+	return nil
 }
 
 // forget makes sure that no checkpoint names a log: a new log of the same name must not inherit from an old one.

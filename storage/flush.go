@@ -51,7 +51,7 @@ func (l *Log) flush(active bool) error {
 		end = min(end, l.seals[0].new.base)
 	}
 	l.mu.Unlock()
-	if err := l.syncAll(dirty, end); err != nil {
+	if err := l.syncAll(dirty); err != nil {
 		return l.dir.fail(err)
 	}
 	if end > l.recoveryPoint.Load() {
@@ -61,7 +61,7 @@ func (l *Log) flush(active bool) error {
 	return nil
 }
 
-func (l *Log) syncAll(dirty []*segment, end int64) error {
+func (l *Log) syncAll(dirty []*segment) error {
 	if err := l.writeEpochs(); err != nil {
 		return err
 	}
@@ -70,12 +70,15 @@ func (l *Log) syncAll(dirty []*segment, end int64) error {
 			return err
 		}
 	}
-	for _, name := range l.snapshots {
-		if err := syncPath(l.fs, name); err != nil {
+	if l.idUnsynced {
+		if err := syncPath(l.fs, path.Join(l.path, partitionMetaFile)); err != nil {
 			return err
 		}
+		l.idUnsynced = false
 	}
-	l.snapshots = nil
+	if err := l.writeSnapshots(); err != nil {
+		return err
+	}
 	if l.dirUnsynced {
 		if err := l.fs.SyncDir(l.path); err != nil {
 			return err

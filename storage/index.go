@@ -65,7 +65,9 @@ func (ix *index) load(logSize int64) error {
 	if err != nil {
 		return err
 	}
-	if ix.entrySize == offsetEntrySize {
+	if len(data) == 0 {
+		err = ix.emptyFor(logSize)
+	} else if ix.entrySize == offsetEntrySize {
 		err = checkOffsetEntries(ix.path, data, logSize)
 	} else {
 		err = checkTimeEntries(ix.path, data)
@@ -77,8 +79,17 @@ func (ix *index) load(logSize int64) error {
 	return nil
 }
 
+// emptyFor says whether an empty index of a log of logSize bytes has lost its entries: a time index ends with an entry for
+// the greatest timestamp, and an offset index has some in any but a short log.
+func (ix *index) emptyFor(logSize int64) error {
+	if (ix.entrySize == timeEntrySize && logSize > 0) || logSize > 8<<20 {
+		return &CorruptError{File: ix.path, Reason: fmt.Sprintf("is empty beside a log of %d bytes", logSize)}
+	}
+	return nil
+}
+
 // last returns the last entry without making the index resident; nil if there is none.
-func (ix *index) last() ([]byte, error) {
+func (ix *index) last(logSize int64) ([]byte, error) {
 	ix.mu.RLock()
 	defer ix.mu.RUnlock()
 	if ix.loaded {
@@ -93,8 +104,11 @@ func (ix *index) last() ([]byte, error) {
 	}
 	defer f.Close()
 	size, err := f.Size()
-	if err != nil || size == 0 {
+	if err != nil {
 		return nil, err
+	}
+	if size == 0 {
+		return nil, ix.emptyFor(logSize)
 	}
 	if size%int64(ix.entrySize) != 0 {
 		return nil, &CorruptError{File: ix.path, Pos: size, Reason: "size is not a multiple of the entry size"}

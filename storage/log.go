@@ -22,8 +22,8 @@ type env struct {
 	nudge func(*Log)
 	// remove asks for a file to be removed at a time.
 	remove func(name string, at time.Time)
-	// lowerRecoveryPoint makes durable that the log is not flushed beyond off, before it is truncated there.
-	lowerRecoveryPoint func(l *Log, off int64) error
+	// lowerCheckpoints makes durable that the log neither begins nor is flushed beyond off, before it is truncated there.
+	lowerCheckpoints func(l *Log, off int64) error
 }
 
 // Log is one partition on disk. All methods may be called from any goroutine.
@@ -38,11 +38,12 @@ type Log struct {
 	// hk serialises housekeeping: flush, sealing, retention, truncation, close. It is taken before mu and may be held
 	// over fsync and rename; an append never waits for it, except for the fsync that flush.messages asks of it.
 	hk             sync.Mutex
-	recoveryPoint  atomic.Int64 // everything below is durable; written under hk
-	dirUnsynced    bool         // names in the log's directory changed since the last SyncDir. hk
-	parentUnsynced bool         // so did the log's own name. hk
-	snapshots      []string     // snapshot files not synced yet. hk
-	lastFlush      time.Time    // hk
+	recoveryPoint  atomic.Int64      // everything below is durable; written under hk
+	dirUnsynced    bool              // names in the log's directory changed since the last SyncDir. hk
+	parentUnsynced bool              // so did the log's own name. hk
+	idUnsynced     bool              // partition.metadata was written since. hk
+	snapshots      []pendingSnapshot // hk
+	lastFlush      time.Time         // hk
 
 	// mu is the append lock. Under it: no fsync, no rename, no create.
 	mu        sync.Mutex

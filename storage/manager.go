@@ -236,7 +236,7 @@ func (m *Manager) newLog(d *logDir, tp TopicPartition, cfg LogConfig) *Log {
 		env: env{
 			fs: m.opts.FS, cache: m.cache, log: m.opts.Log, now: m.opts.Now,
 			nudge: m.background.nudge, remove: m.background.remove,
-			lowerRecoveryPoint: func(l *Log, off int64) error { return d.lower(recoveryPointFile, l.tp, off) },
+			lowerCheckpoints: d.lower,
 		},
 		tp: tp, dir: d, path: path.Join(d.path, tp.String()), producers: newProducers(),
 	}
@@ -365,8 +365,7 @@ func (l *Log) writeID(id TopicID) error {
 		return err
 	}
 	l.id.Store(&id)
-	l.dirUnsynced = true
-	l.snapshots = append(l.snapshots, path.Join(l.path, partitionMetaFile)) // synced with the next flush
+	l.dirUnsynced, l.idUnsynced = true, true
 	return f.Close()
 }
 
@@ -554,9 +553,7 @@ func (l *Log) close() error {
 		if err := l.active.writeIndexes(true); err != nil {
 			return l.dir.fail(err)
 		}
-		if err := l.writeSnapshot(end, snapshot); err != nil {
-			return l.dir.fail(err)
-		}
+		l.snapshots = append(l.snapshots, pendingSnapshot{end, snapshot})
 	}
 	return l.flush(true)
 }

@@ -217,9 +217,9 @@ func (l *Log) AbortedTxns(from, upTo int64) ([]AbortedTxn, error) {
 	segs := *l.segs.Load()
 	var out []AbortedTxn
 	for i := max(floorSegment(segs, from), 0); i < len(segs); i++ {
-		entries, err := segs[i].txns.all()
+		entries, err := l.abortedIn(segs, i)
 		if err != nil {
-			return nil, l.dir.fail(err)
+			return nil, l.lookupError(err)
 		}
 		for _, e := range entries {
 			if e.lastOffset >= from && e.firstOffset < upTo {
@@ -231,4 +231,17 @@ func (l *Log) AbortedTxns(from, upTo int64) ([]AbortedTxn, error) {
 		}
 	}
 	return out, nil
+}
+
+// abortedIn returns the transaction index of segment i, made anew if the file is corrupt.
+func (l *Log) abortedIn(segs []*segment, i int) ([]abortedTxn, error) {
+	entries, err := segs[i].txns.all()
+	var corrupt *CorruptError
+	if !errors.As(err, &corrupt) {
+		return entries, err
+	}
+	if err := l.rebuildTxns(segs, i); err != nil {
+		return nil, err
+	}
+	return segs[i].txns.all()
 }

@@ -39,6 +39,10 @@ func (l *Log) load(st loadState) error {
 		return err
 	}
 	if len(segs) == 0 {
+		l.segs.Store(&segs)
+		if err := l.discardAll(); err != nil {
+			return err
+		}
 		return l.startAt(st.logStart)
 	}
 	if !haveEpochs {
@@ -66,16 +70,13 @@ func (l *Log) finishLoad(st loadState) error {
 	end := l.tail.end
 	if end < l.start.Load() {
 		// The records that the log start stands for are gone.
-		if err := l.discard(*l.segs.Load()); err != nil {
-			return err
-		}
-		if err := l.removeSnapshots(func(int64) bool { return true }); err != nil {
+		if err := l.discardAll(); err != nil {
 			return err
 		}
 		return l.startAt(l.start.Load())
 	}
 	l.epochs.truncateFromEnd(end)
-	l.epochs.truncateFromStart(l.start.Load())
+	l.epochs.truncateFromStart((*l.segs.Load())[0].base)
 	l.recoveryPoint.Store(end) // a clean shut-down flushed all; a recovery synced what it kept
 	l.hw.Store(min(max(st.highWatermark, l.start.Load()), end))
 	l.producers.passWatermark(l.hw.Load())
@@ -309,7 +310,7 @@ func (s *segment) lastOffsetFromIndex() (int64, error) {
 		return 0, err
 	}
 	defer f.Close()
-	last, err := s.offsets.last()
+	last, err := s.offsets.last(size)
 	if err != nil {
 		return 0, err
 	}
@@ -337,6 +338,10 @@ func (s *segment) lastOffsetFromIndex() (int64, error) {
 // recover scans the segments from the recovery point on and keeps the longest prefix of whole batches.
 func (l *Log) recover(segs []*segment, recoveryPoint int64) error {
 	first := max(floorSegment(segs, recoveryPoint), 0)
+	if first > 0 && segs[first].base == recoveryPoint && !l.hasSnapshot(recoveryPoint) {
+		// The segment before was flushed and then rolled, but the roll not made durable: its indexes may be torn.
+		first--
+	}
 	if err := l.removeSnapshots(func(off int64) bool { return off > segs[first].base }); err != nil {
 		return err
 	}
@@ -344,11 +349,24 @@ func (l *Log) recover(segs []*segment, recoveryPoint int64) error {
 	if err := l.rebuildProducers(segs[first].base); err != nil {
 		return err
 	}
+	if first > 0 && !l.hasSnapshot(segs[first].base) {
+		if err := l.writeSnapshot(segs[first].base, l.producers.snapshot()); err != nil {
+			return err
+		}
+	}
 	l.epochs.truncateFromEnd(segs[first].base)
 	end, kept := segs[first].base, first
 	for i, s := range segs[first:] {
 		if i > 0 && s.base != end {
 			break // the segment before lost its end: what follows does not connect
+		}
+		if i > 0 {
+			if err := segs[kept].writeIndexes(true); err != nil {
+				return err
+			}
+			if err := l.writeSnapshot(s.base, l.producers.snapshot()); err != nil {
+				return err
+			}
 		}
 		kept = first + i
 		next, whole, err := l.recoverSegment(s)
@@ -378,12 +396,9 @@ func (l *Log) recover(segs []*segment, recoveryPoint int64) error {
 // recoverSegment checks every batch, makes the indexes anew, takes producers and epochs in, and cuts the file where it is
 // no longer whole.
 func (l *Log) recoverSegment(s *segment) (end int64, whole bool, err error) {
-	if err := l.writeSnapshot(s.base, l.producers.snapshot()); err != nil {
-		return 0, false, err
-	}
 	s.offsets.startEmpty()
 	s.times.startEmpty()
-	s.txns.reset()
+	s.txns.replace(nil)
 	s.maxTs.loaded, s.maxTs.ts, s.maxTs.offset = true, -1, -1
 	h, err := s.acquire()
 	if err != nil {
@@ -442,29 +457,64 @@ func (l *Log) syncRecovered(first int) error {
 	}
 	l.epochs.dirty = true
 	l.dirUnsynced = true
-	return l.syncAll(nil, 0)
+	return l.syncAll(nil)
 }
 
 // rebuildProducers brings the producers to what they are at end: from the latest snapshot that is not above it, and the
 // batches from there on.
 func (l *Log) rebuildProducers(end int64) error {
-	from, err := l.restoreSnapshot(end)
-	if err != nil {
+	if err := l.replay(l.producers, end, nil); err != nil {
 		return err
-	}
-	segs := *l.segs.Load()
-	for i := max(floorSegment(segs, from), 0); i < len(segs) && segs[i].base < end && from < end; i++ {
-		if err := l.replayProducers(segs[i], from, end); err != nil {
-			return err
-		}
 	}
 	l.producers.passWatermark(l.hw.Load())
 	l.publishTxns()
 	return nil
 }
 
+// replay makes ps what the producers were at end. onAbort, if given, is told of every abort marker on the way.
+func (l *Log) replay(ps *producers, end int64, onAbort func(*segment, abortedTxn)) error {
+	from, err := l.restoreSnapshot(ps, end)
+	if err != nil {
+		return err
+	}
+	segs := *l.segs.Load()
+	for i := max(floorSegment(segs, from), 0); i < len(segs) && segs[i].base < end && from < end; i++ {
+		if err := l.replaySegment(ps, segs[i], from, end, onAbort); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rebuildTxns makes the transaction index of a segment anew.
+func (l *Log) rebuildTxns(segs []*segment, i int) error {
+	s, end := segs[i], l.LogEndOffset()
+	if i+1 < len(segs) {
+		end = segs[i+1].base
+	}
+	var entries []abortedTxn
+	ps := newProducers()
+	// From a snapshot at or below the base; one above it would not see the segment's markers.
+	if err := l.replay(ps, s.base, nil); err != nil {
+		return err
+	}
+	err := l.replaySegment(ps, s, s.base, end, func(_ *segment, t abortedTxn) { entries = append(entries, t) })
+	if err != nil {
+		return err
+	}
+	s.txns.replace(entries)
+	return nil
+}
+
+// hasSnapshot says whether there is a good snapshot at off.
+func (l *Log) hasSnapshot(off int64) bool {
+	name := path.Join(l.path, fileName(off, snapshotSuffix))
+	data, err := readFile(l.fs, name, 1<<31)
+	return err == nil && newProducers().restore(name, data) == nil
+}
+
 // restoreSnapshot loads the latest good snapshot at or below end. Bad ones are removed.
-func (l *Log) restoreSnapshot(end int64) (int64, error) {
+func (l *Log) restoreSnapshot(ps *producers, end int64) (int64, error) {
 	infos, err := l.fs.List(l.path)
 	if err != nil {
 		return 0, err
@@ -477,7 +527,7 @@ func (l *Log) restoreSnapshot(end int64) (int64, error) {
 		name := path.Join(l.path, in.Name)
 		data, err := readFile(l.fs, name, 1<<31)
 		if err == nil {
-			err = l.producers.restore(name, data)
+			err = ps.restore(name, data)
 		}
 		if err == nil {
 			return off, nil
@@ -491,12 +541,12 @@ func (l *Log) restoreSnapshot(end int64) (int64, error) {
 			return 0, err
 		}
 	}
-	l.producers.reset()
+	ps.reset()
 	return 0, nil
 }
 
-// replayProducers takes the batches of a segment in [from, end) into the producers.
-func (l *Log) replayProducers(s *segment, from, end int64) error {
+// replaySegment takes the batches of a segment in [from, end) into ps.
+func (l *Log) replaySegment(ps *producers, s *segment, from, end int64, onAbort func(*segment, abortedTxn)) error {
 	h, err := s.acquire()
 	if err != nil {
 		return err
@@ -520,7 +570,10 @@ func (l *Log) replayProducers(s *segment, from, end int64) error {
 			}
 			b = whole
 		}
-		l.producers.apply(b)
+		done, ended := ps.apply(b)
+		if ended && done.aborted && onAbort != nil {
+			onAbort(s, abortedTxn{done.producerID, done.firstOffset, done.lastOffset, ps.stableAfter(done)})
+		}
 		return nil
 	})
 }
@@ -536,11 +589,4 @@ func readBatch(file vfs.File, pos, limit int64) (protocol.Batch, error) {
 		return nil, err
 	}
 	return buf, nil
-}
-
-// reset makes the index empty, whatever the file holds.
-func (t *txnIndex) reset() {
-	t.mu.Lock()
-	t.entries, t.loaded, t.onDisk = nil, true, -1
-	t.mu.Unlock()
 }

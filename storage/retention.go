@@ -34,9 +34,6 @@ func (l *Log) raiseStart(off int64) {
 	l.start.Store(off)
 	l.producers.forgetBelow(off)
 	l.publishTxns()
-	l.epochMu.Lock()
-	l.epochs.truncateFromStart(off)
-	l.epochMu.Unlock()
 }
 
 // applyRetention deletes the oldest segments that have to go at now: below the log start always; by time and size if the
@@ -127,6 +124,10 @@ func (l *Log) tooOld(s *segment, retentionMs int64, now time.Time) (bool, error)
 // deleteOldest takes the first n segments out of service. Under hk. The log start moves first, so that nobody looks for
 // what goes; the oldest file goes first, so that a crash leaves no hole.
 func (l *Log) deleteOldest(n int) error {
+	// What the segments tell of producers must be in a durable snapshot before they go.
+	if err := l.flush(false); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	segs := *l.segs.Load()
 	gone := slices.Clone(segs[:n])
@@ -139,7 +140,11 @@ func (l *Log) deleteOldest(n int) error {
 			return l.dir.fail(err)
 		}
 	}
+	// The epochs go with the segments and not with the log start, which a crash may move back to where segments begin.
 	first := segs[n].base
+	l.epochMu.Lock()
+	l.epochs.truncateFromStart(first)
+	l.epochMu.Unlock()
 	if err := l.removeSnapshots(func(off int64) bool { return off < first }); err != nil {
 		return l.dir.fail(err)
 	}
@@ -166,12 +171,11 @@ func (l *Log) removeSnapshots(match func(offset int64) bool) error {
 		if !ok || suffix != snapshotSuffix || !match(off) {
 			continue
 		}
-		name := l.path + "/" + in.Name
-		if err := l.fs.Remove(name); err != nil {
+		if err := l.fs.Remove(l.path + "/" + in.Name); err != nil {
 			return fmt.Errorf("remove snapshot: %w", err)
 		}
-		l.snapshots = slices.DeleteFunc(l.snapshots, func(s string) bool { return s == name })
 		l.dirUnsynced = true
 	}
+	l.snapshots = slices.DeleteFunc(l.snapshots, func(s pendingSnapshot) bool { return match(s.offset) })
 	return nil
 }

@@ -43,6 +43,12 @@ func (l *Log) makeSpare() error {
 	if err != nil {
 		return l.dir.fail(err)
 	}
+	// The name is durable before the file takes a batch, and so are those of the segments before it: a crash must not
+	// leave records whose predecessors have lost their name.
+	if err := l.fs.SyncDir(l.path); err != nil {
+		f.Close()
+		return l.dir.fail(err)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -74,6 +80,7 @@ func (l *Log) roll(now time.Time) {
 	l.out = s.h
 
 	old.sealed.Store(true)
+	old.unsynced = true // at least its indexes are
 	segs := append(slices.Clip(slices.Clone(*l.segs.Load())), s)
 	l.segs.Store(&segs)
 	l.active = s
@@ -140,26 +147,42 @@ func (l *Log) finishRoll(s seal) error {
 	l.mu.Lock()
 	s.new.pendingName = ""
 	l.mu.Unlock()
-	if err := s.old.writeIndexes(false); err != nil {
-		return err
-	}
-	return l.writeSnapshot(s.new.base, s.snapshot)
+	l.snapshots = append(l.snapshots, pendingSnapshot{s.new.base, s.snapshot})
+	return s.old.writeIndexes(false)
 }
 
-// writeSnapshot writes a producer snapshot; the next flush syncs it. A torn one is found by its CRC.
+// pendingSnapshot is a producer snapshot that is not written yet.
+type pendingSnapshot struct {
+	offset int64
+	data   []byte
+}
+
+// writeSnapshots writes the producer snapshots of rolled segments and syncs them. It happens after everything below was
+// synced, indexes included, so that a snapshot at a segment's base says just that to recovery. Under hk.
+func (l *Log) writeSnapshots() error {
+	for _, s := range l.snapshots {
+		if err := l.writeSnapshot(s.offset, s.data); err != nil {
+			return err
+		}
+	}
+	l.snapshots = nil
+	return nil
+}
+
 func (l *Log) writeSnapshot(offset int64, data []byte) error {
-	name := path.Join(l.path, fileName(offset, snapshotSuffix))
-	f, err := l.fs.Create(name)
+	f, err := l.fs.Create(path.Join(l.path, fileName(offset, snapshotSuffix)))
 	if err != nil {
 		return err
 	}
-	if err := writeFull(f, data, 0); err != nil {
-		f.Close()
-		return err
+	err = writeFull(f, data, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
 	}
 	l.dirUnsynced = true
-	l.snapshots = append(l.snapshots, name)
-	return f.Close()
+	return err
 }
 
 // housekeep does what appends left to do. The background loop calls it after a nudge.

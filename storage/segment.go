@@ -260,13 +260,13 @@ func (s *segment) maxTimestamp() (ts, offset int64, err error) {
 }
 
 func (s *segment) loadMaxTimestamp() error {
-	last, err := s.times.last()
+	last, err := s.times.last(s.size.Load())
 	var corrupt *CorruptError
 	if errors.As(err, &corrupt) && s.size.Load() > 0 {
 		if err := s.rebuildIndexes(defaultIndexInterval); err != nil {
 			return err
 		}
-		last, err = s.times.last()
+		last, err = s.times.last(s.size.Load())
 	}
 	if err != nil && !errors.As(err, &corrupt) {
 		return err

@@ -21,15 +21,29 @@ func (l *Log) TruncateTo(off int64) error {
 	if off >= l.LogEndOffset() {
 		return nil
 	}
-	if err := l.beforeTruncate(off); err != nil {
+	if err := l.finishRolls(); err != nil {
 		return err
 	}
 	segs := *l.segs.Load()
 	i := floorSegment(segs, off)
 	if i < 0 || off <= l.start.Load() {
+		if err := l.lowerTo(off); err != nil {
+			return err
+		}
 		return l.truncateFully(off)
 	}
-	return l.truncateWithin(i, off)
+	pos, end, err := l.cutPoint(segs[i], off)
+	if err != nil {
+		return l.dir.fail(err)
+	}
+	start := l.start.Load()
+	if err := l.lowerTo(end); err != nil {
+		return err
+	}
+	if end < start { // the log start is within the batch that goes
+		return l.truncateFully(end)
+	}
+	return l.truncateWithin(i, pos, end)
 }
 
 // TruncateFullyAndStartAt removes all records; the next one gets off.
@@ -39,22 +53,20 @@ func (l *Log) TruncateFullyAndStartAt(off int64) error {
 	if err := l.dir.err(); err != nil {
 		return err
 	}
-	if err := l.beforeTruncate(off); err != nil {
+	if err := l.finishRolls(); err != nil {
+		return err
+	}
+	if err := l.lowerTo(off); err != nil {
 		return err
 	}
 	return l.truncateFully(off)
 }
 
-// beforeTruncate settles what rolls left behind and lowers the recovery point. Under hk.
-func (l *Log) beforeTruncate(off int64) error {
-	if err := l.finishRolls(); err != nil {
-		return err
-	}
-	rp := min(l.recoveryPoint.Load(), off)
-	if err := l.lowerRecoveryPoint(l, rp); err != nil {
+// lowerTo makes durable that nothing from off on is flushed, nor the log start above it. Under hk.
+func (l *Log) lowerTo(off int64) error {
+	if err := l.lowerCheckpoints(l, off); err != nil {
 		return l.dir.fail(err)
 	}
-	l.recoveryPoint.Store(rp)
 	return nil
 }
 
@@ -66,29 +78,42 @@ func (l *Log) truncateFully(off int64) error {
 		return err
 	}
 	l.closeActive()
-	old := *l.segs.Load()
-	if err := l.discard(old); err != nil {
+	if err := l.discardAll(); err != nil {
 		return l.dir.fail(err)
 	}
+	l.epochMu.Lock()
+	l.epochs.clear()
+	l.epochMu.Unlock()
 	s := newSegment(l, off)
 	s.startEmpty(l.now())
-	if err := s.createFile(); err != nil {
+	err := s.createFile()
+	if err == nil {
+		l.dirUnsynced = true
+		err = l.syncAll(nil) // else a crash would have the log begin at 0 again
+	}
+	if err != nil {
 		return l.dir.fail(err)
 	}
-	l.dirUnsynced = true
 	l.publishSegments([]*segment{s})
+	l.recoveryPoint.Store(off)
 	l.start.Store(off)
 	l.hw.Store(off)
 	l.setTail(s, 0, off)
 	l.producers.reset()
 	l.publishTxns()
-	l.epochMu.Lock()
-	l.epochs.clear()
-	l.epochMu.Unlock()
-	if err := l.removeSnapshots(func(o int64) bool { return true }); err != nil {
-		return l.dir.fail(err)
-	}
 	return nil
+}
+
+// discardAll takes all segments out of service, then removes all producer snapshots: durably, before a new segment comes,
+// because a snapshot below that would be taken for its past.
+func (l *Log) discardAll() error {
+	if err := l.discard(*l.segs.Load()); err != nil {
+		return err
+	}
+	if err := l.removeSnapshots(func(int64) bool { return true }); err != nil {
+		return err
+	}
+	return l.fs.SyncDir(l.path)
 }
 
 // closeActive lets go of the active segment. Under mu.
@@ -121,22 +146,34 @@ func (l *Log) discard(segs []*segment) error {
 
 func (l *Log) discardSegment(s *segment, at time.Time) error {
 	s.retire()
-	for _, suffix := range []string{logSuffix, offsetsSuffix, timesSuffix, txnSuffix} {
-		name := s.name(suffix)
-		err := l.fs.Rename(name, name+deletedSuffix)
-		if errors.Is(err, errNotExist) && suffix != logSuffix {
-			continue
-		}
-		if err != nil {
+	// The log goes first: indexes without a log are dropped at load, a log without its transaction index would not be
+	// noticed.
+	if err := l.setAside(s.name(logSuffix), at); err != nil {
+		return err
+	}
+	if err := l.fs.SyncDir(l.path); err != nil {
+		return err
+	}
+	for _, suffix := range []string{offsetsSuffix, timesSuffix, txnSuffix} {
+		if err := l.setAside(s.name(suffix), at); err != nil && !errors.Is(err, errNotExist) {
 			return err
 		}
-		l.remove(name+deletedSuffix, at)
 	}
-	return l.fs.SyncDir(l.path)
+	return nil
 }
 
-// truncateWithin removes what is from off on, off being in segment i. Under hk.
-func (l *Log) truncateWithin(i int, off int64) error {
+// setAside renames a file for removal at a time.
+func (l *Log) setAside(name string, at time.Time) error {
+	if err := l.fs.Rename(name, name+deletedSuffix); err != nil {
+		return err
+	}
+	l.remove(name+deletedSuffix, at)
+	l.dirUnsynced = true
+	return nil
+}
+
+// truncateWithin cuts segment i at pos, where the log then ends with offset end. Under hk.
+func (l *Log) truncateWithin(i int, pos, end int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.usable(); err != nil {
@@ -151,15 +188,12 @@ func (l *Log) truncateWithin(i int, off int64) error {
 	if err := l.discard(segs[i+1:]); err != nil {
 		return l.dir.fail(err)
 	}
-	pos, end, err := l.cutPoint(s, off)
-	if err != nil {
-		return l.dir.fail(err)
-	}
 	// From here on readers that come see the new end; those that came before hold the file.
 	s.cache.forget(s)
 	l.setTail(s, pos, end)
 	kept := slices.Clone(segs[:i+1])
-	if s, err = l.shorten(s, pos); err != nil {
+	s, err := l.shorten(s, pos)
+	if err != nil {
 		return l.dir.fail(err)
 	}
 	kept[i] = s
@@ -181,28 +215,33 @@ func (l *Log) truncateWithin(i int, off int64) error {
 	return nil
 }
 
-// cutPoint returns the position of the batch that holds off, or of the first one after it, and the offset at which the log
-// ends without it.
+// cutPoint returns the position of the first batch that reaches off, and the offset after the batch before it: where the
+// log ends without what is from off on, also when the leader's compaction left a gap there.
 func (l *Log) cutPoint(s *segment, off int64) (pos, end int64, err error) {
+	if err := s.load(); err != nil {
+		return 0, 0, err
+	}
 	h, err := s.acquire()
 	if err != nil {
 		return 0, 0, err
 	}
 	defer h.release()
-	pos, _, err = s.find(h, off, s.size.Load())
-	if errors.Is(err, io.EOF) {
-		return s.size.Load(), off, nil // compaction took what was there
+	end = s.base
+	_, from, _ := s.offsets.searchOffset(off - 1 - s.base)
+	pos = from
+	err = eachHeader(h.file, from, s.size.Load(), func(b protocol.Batch, at int64) error {
+		pos = at
+		if b.LastOffset() >= off {
+			return io.EOF
+		}
+		end = b.LastOffset() + 1
+		pos = s.size.Load()
+		return nil
+	})
+	if err == io.EOF {
+		err = nil
 	}
-	if err != nil {
-		return 0, 0, err
-	}
-	r := newHeaderReader(h.file, s.size.Load())
-	defer r.free()
-	b, _, err := r.header(pos)
-	if err != nil {
-		return 0, 0, err
-	}
-	return pos, min(off, max(b.BaseOffset(), s.base)), nil
+	return pos, end, err
 }
 
 // shorten cuts a segment's file, or, while a slice of it is in flight, replaces the file by a copy of what stays, so that

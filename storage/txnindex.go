@@ -29,7 +29,8 @@ type txnIndex struct {
 	mu      sync.Mutex
 	entries []abortedTxn
 	loaded  bool
-	onDisk  int // entries in the file; -1: the file must be written anew
+	onDisk  int  // entries in the file; -1: the file must be written anew
+	dirty   bool // the file was written to since the last sync
 }
 
 func newTxnIndex(fsys vfs.FS, path string) *txnIndex { return &txnIndex{fs: fsys, path: path} }
@@ -37,6 +38,13 @@ func newTxnIndex(fsys vfs.FS, path string) *txnIndex { return &txnIndex{fs: fsys
 func (t *txnIndex) startEmpty() {
 	t.mu.Lock()
 	t.entries, t.loaded, t.onDisk = nil, true, 0
+	t.mu.Unlock()
+}
+
+// replace takes entries that were made anew, whatever the file holds.
+func (t *txnIndex) replace(entries []abortedTxn) {
+	t.mu.Lock()
+	t.entries, t.loaded, t.onDisk = entries, true, -1
 	t.mu.Unlock()
 }
 
@@ -105,7 +113,7 @@ func (t *txnIndex) truncateTo(offset int64) error {
 func (t *txnIndex) write(sync bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.loaded || (t.onDisk == len(t.entries) && (!sync || t.onDisk == 0)) {
+	if !t.loaded || (t.onDisk == len(t.entries) && !(sync && t.dirty)) {
 		return nil
 	}
 	from := max(t.onDisk, 0)
@@ -124,10 +132,14 @@ func (t *txnIndex) write(sync bool) error {
 	if err := f.Truncate(int64(len(t.entries)) * abortedEntrySize); err != nil {
 		return err
 	}
-	t.onDisk = len(t.entries)
-	if sync {
-		return f.Sync()
+	t.onDisk, t.dirty = len(t.entries), true
+	if !sync {
+		return nil
 	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	t.dirty = false
 	return nil
 }
 

@@ -56,6 +56,8 @@ func TestDeleteRecordsWaitsForReplicas(t *testing.T) {
 		if low, err := wait.Wait(t.Context()); low != 5 || err != nil || time.Since(start) != 2*time.Second {
 			t.Error(low, err, time.Since(start))
 		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		if len(p.lows) != 0 {
 			t.Error("waits stay linked")
 		}

@@ -280,7 +280,15 @@ func (m *Manager) openLog(tp storage.TopicPartition, id storage.TopicID, cfg sto
 	if log := m.opts.Logs.Log(tp); log == nil && !isNew && m.anyDirOffline() {
 		return nil, errMissing
 	}
-	return m.opts.Logs.CreateLog(tp, id, cfg)
+	log, err := m.opts.Logs.CreateLog(tp, id, cfg)
+	// A directory that fails only now leaves a new log to the others.
+	for range len(m.opts.Logs.Dirs()) - 1 {
+		if err == nil || !isNew || !errors.Is(err, kerr.KafkaStorageError) {
+			break
+		}
+		log, err = m.opts.Logs.CreateLog(tp, id, cfg)
+	}
+	return log, err
 }
 
 func (m *Manager) anyDirOffline() bool {

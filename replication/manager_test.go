@@ -424,6 +424,25 @@ func TestDiskFails(t *testing.T) {
 	}
 }
 
+// A directory that fails while a topic is created leaves it to the others.
+func TestDiskFailsWhileATopicIsCreated(t *testing.T) {
+	faulty := vfs.NewFaulty(vfs.NewMem(), nil)
+	logs := disk{fs: faulty, dirs: []string{"/a", "/b", "/c"}}.open(t)
+	t.Cleanup(func() { _ = logs.Close(t.Context()) })
+	w := newWorld(t, logs)
+	w.set()
+	faulty.SetRule(failUnder("/a"))
+	topic := topicT
+	topic.partitions = 6
+	w.set(topic)
+	for n := range int32(6) {
+		produce(t, w.find("t", n), 1)
+	}
+	if s := w.m.Stats(); s != (Stats{Partitions: 6, Leaders: 6}) {
+		t.Errorf("%+v", s)
+	}
+}
+
 // A directory that fails at start: what may be on it is not made anew on
 // another one, which would hide the data; new topics find room.
 func TestDiskFailedAtStart(t *testing.T) {

@@ -239,6 +239,9 @@ func TestTrafficUnderChangesOfLeadership(t *testing.T) {
 // The way of a produce and of a fetch through a partition costs no memory that
 // grows with the number of requests, but what storage keeps of them.
 func TestAllocationsOfAppendAndRead(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
 	p := ledBy1(t, 1)
 	w := NewWatcher()
 	w.Watch(p, BoundHighWatermark, nil)

@@ -66,7 +66,7 @@ func TestProduceWaitIsUsedAgain(t *testing.T) {
 		w.Add(p, 2)
 		w.Wait(context.Background(), time.Minute)
 		w.Reset()
-	}); got > 0 {
+	}); got > 0 && !raceEnabled {
 		t.Errorf("waiting for what is committed allocates %v times", got)
 	}
 }

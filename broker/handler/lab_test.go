@@ -16,6 +16,7 @@ import (
 	"github.com/gregor-broker/gregor/protocol"
 	"github.com/gregor-broker/gregor/replication"
 	"github.com/gregor-broker/gregor/storage"
+	"github.com/gregor-broker/gregor/storage/vfs"
 )
 
 // lab is a whole broker below its sockets: node 1 of a cluster in memory.
@@ -28,7 +29,7 @@ type lab struct {
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	logs, err := storage.Open(storage.Options{Dirs: []string{t.TempDir()}, Log: zerolog.Nop(), Now: time.Now, ClusterID: "lab", NodeID: 1})
+	logs, err := storage.Open(storage.Options{FS: vfs.NewMem(), Dirs: []string{"/d"}, Log: zerolog.Nop(), Now: time.Now, ClusterID: "lab", NodeID: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

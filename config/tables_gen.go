@@ -185,7 +185,7 @@ var brokerKeys = []Key{
 	{Name: "metadata.etcd.endpoints", Type: TypeList, valid: listOf{emptyOK: true, nullOK: false, values: nil}, Own: true, Tier: 1, Doc: "The client endpoints of an external etcd cluster. Empty embeds an etcd member in this process."},
 	{Name: "metadata.etcd.heartbeat.interval.ms", Type: TypeInt, Default: "10", valid: between{lo: 1, hasLo: true, hi: 10000, hasHi: true}, Own: true, Tier: 1, Doc: "The heartbeat interval of a single embedded etcd member. Members that talk over a network use at least 100."},
 	{Name: "metadata.etcd.password", Type: TypePassword, Null: true, Own: true, Tier: 1, Doc: "The password for an external etcd with authentication."},
-	{Name: "metadata.etcd.prefix", Type: TypeString, Default: "/gregor", valid: nonEmpty{}, Own: true, Tier: 1, Doc: "The prefix of every key of this cluster in etcd, so that several clusters can share one."},
+	{Name: "metadata.etcd.prefix", Type: TypeString, Default: "/gregor/", valid: nonEmpty{}, Own: true, Tier: 1, Doc: "The prefix of every key of this cluster in etcd, so that several clusters can share one."},
 	{Name: "metadata.etcd.quota.bytes", Type: TypeLong, Default: "2147483648", valid: between{lo: 16777216, hasLo: true}, Own: true, Tier: 1, Doc: "The size of the embedded etcd's database at which it refuses writes."},
 	{Name: "metadata.etcd.snapshot.count", Type: TypeLong, Default: "2000", valid: between{lo: 1, hasLo: true}, Own: true, Tier: 1, Doc: "How many committed transactions of the embedded etcd lie between two snapshots."},
 	{Name: "metadata.etcd.tls.ca.file", Type: TypeString, Null: true, Own: true, Tier: 1, Doc: "A PEM file of the authorities that sign the external etcd's certificates. Setting it, or an https endpoint, switches TLS on."},

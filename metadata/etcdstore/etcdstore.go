@@ -61,6 +61,9 @@ func New(client *clientv3.Client, o Options) *Store {
 	if s.prefix == "" {
 		s.prefix = DefaultPrefix
 	}
+	if !strings.HasSuffix(s.prefix, "/") {
+		s.prefix += "/" // or the keys of cluster "/a" would hold those of "/ab"
+	}
 	if s.limits == (metadata.Limits{}) {
 		// Of etcd's 1.5 MiB a third is left for what is around the values.
 		s.limits = metadata.Limits{Ops: 128, Bytes: 1 << 20}

@@ -52,11 +52,14 @@ func listenAdmin(ctx context.Context, address string, metrics http.Handler, chec
 	return a, nil
 }
 
-// close ends what is in flight when ctx does.
+// close answers what is in flight for a moment and then cuts it off: a profile
+// being taken must not hold up the broker's end.
 func (a *adminServer) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	err := a.server.Shutdown(ctx)
-	if err != nil {
-		err = errors.Join(err, a.server.Close())
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = a.server.Close()
 	}
 	<-a.done
 	return err

@@ -364,6 +364,23 @@ func (n *Node) Close(ctx context.Context) error {
 	return n.closeErr
 }
 
+// drainTimeout is what requests in process get to be answered: the logs must
+// have time left to be flushed and marked clean.
+const drainTimeout = 5 * time.Second
+
+// drain ends the connections, first with an answer to what they asked, then by
+// force.
+func (n *Node) drain(ctx context.Context) error {
+	short, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	err := n.server.Shutdown(short)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		n.log.Warn().Dur("after", drainTimeout).Msg("cut off connections with unfinished requests")
+		return nil
+	}
+	return err
+}
+
 func (n *Node) closeParts(ctx context.Context) error {
 	var errs []error
 	note := func(what string, err error) {
@@ -372,7 +389,7 @@ func (n *Node) closeParts(ctx context.Context) error {
 		}
 	}
 	if n.server != nil {
-		note("connections", n.server.Shutdown(ctx))
+		note("connections", n.drain(ctx))
 	}
 	for _, l := range n.listening {
 		_ = l.net.Close() // the server closed it if it served

@@ -3,8 +3,10 @@ package node
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -227,5 +229,27 @@ func TestStartFailsCleanly(t *testing.T) {
 	cancel()
 	if _, err := Start(ctx, config("")); err == nil {
 		t.Fatal("started although it was told not to")
+	}
+}
+
+// TestCloseCutsOffWhatDoesNotEnd closes a node whose client never finishes its
+// request: the logs must still be marked clean.
+func TestCloseCutsOffWhatDoesNotEnd(t *testing.T) {
+	dir := t.TempDir()
+	n := startNode(t, Options{Store: memstore.New()}, "log.dirs="+dir)
+	conn, err := net.Dial("tcp", n.Addr(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte{0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 100, 0, 18}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 8)); err != nil {
+		t.Fatal(err)
+	}
+	stopNode(t, n)
+	if _, err := os.Stat(filepath.Join(dir, ".kafka_cleanshutdown")); err != nil {
+		t.Error(err)
 	}
 }

@@ -75,12 +75,13 @@ func runUntilDone(ctx context.Context, stop func(), log zerolog.Logger, n *node.
 	var cause error
 	select {
 	case <-ctx.Done():
+		stop() // before saying so: from here on a signal ends the process
 		log.Info().Msg("shutting down; a second signal ends the process at once")
 	case <-n.Failed():
 		cause = n.Err()
+		stop()
 		log.Error().Err(cause).Msg("the broker cannot go on; shutting down")
 	}
-	stop()
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -57,7 +58,8 @@ type process struct {
 	addr string
 	http string
 	logs []map[string]any // up to ready
-	rest chan string      // what it logged after ready, when it has ended
+	// lines gets what it logs after ready and is closed when it has ended.
+	lines chan string
 }
 
 func start(t *testing.T, dir string, env []string, args ...string) *process {
@@ -77,7 +79,7 @@ func start(t *testing.T, dir string, env []string, args ...string) *process {
 			_ = cmd.Wait()
 		}
 	})
-	p := &process{t: t, cmd: cmd, rest: make(chan string, 1)}
+	p := &process{t: t, cmd: cmd, lines: make(chan string, 1000)}
 	lines := bufio.NewScanner(stderr)
 	for lines.Scan() {
 		var event map[string]any
@@ -96,11 +98,10 @@ func start(t *testing.T, dir string, env []string, args ...string) *process {
 		t.Fatalf("it never became ready: %v", p.logs)
 	}
 	go func() {
-		var b strings.Builder
+		defer close(p.lines)
 		for lines.Scan() {
-			b.WriteString(lines.Text() + "\n")
+			p.lines <- lines.Text()
 		}
-		p.rest <- b.String()
 	}()
 	return p
 }
@@ -111,7 +112,10 @@ func (p *process) stop() string {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		p.t.Fatal(err)
 	}
-	rest := <-p.rest
+	var rest string
+	for line := range p.lines {
+		rest += line + "\n"
+	}
 	if err := p.cmd.Wait(); err != nil {
 		p.t.Fatalf("%v\n%s", err, rest)
 	}
@@ -224,6 +228,44 @@ log.retention.hours=168
 		t.Errorf("no line names the keys without effect: %v", p.logs)
 	}
 	p.stop()
+}
+
+// TestSecondSignalEndsAtOnce holds the shutdown up with a request of which only
+// a part has arrived: the first signal waits for the rest, the second does not.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	p := start(t, t.TempDir(), nil, "--override", "listeners=PLAINTEXT://127.0.0.1:0", "--override", "http.address=")
+	conn, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// An ApiVersions v0 request, so that the connection is known to be served,
+	// then the first bytes of a frame.
+	whole := []byte{0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff}
+	if _, err := conn.Write(append(whole, 0, 0, 0, 100, 0, 18)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 8)); err != nil {
+		t.Fatal(err)
+	}
+	signal := func() {
+		t.Helper()
+		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal()
+	if line := <-p.lines; !strings.Contains(line, "shutting down") {
+		t.Fatalf("logged %s", line)
+	}
+	signal()
+	for line := range p.lines {
+		t.Errorf("it went on after the second signal: %s", line)
+	}
+	_ = p.cmd.Wait()
+	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != syscall.SIGTERM {
+		t.Errorf("it ended with %v, not by the second signal", p.cmd.ProcessState)
+	}
 }
 
 func TestStartRefuses(t *testing.T) {

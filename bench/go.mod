@@ -1,0 +1,22 @@
+module github.com/gregor-broker/gregor/bench
+
+go 1.26.0
+
+require (
+	github.com/gregor-broker/gregor v0.0.0
+	github.com/gregor-broker/gregor/compat-tests v0.0.0
+	github.com/twmb/franz-go/pkg/kmsg v1.15.0
+	golang.org/x/sys v0.49.0
+)
+
+require (
+	github.com/klauspost/compress v1.20.3 // indirect
+	github.com/pierrec/lz4/v4 v4.1.33 // indirect
+	github.com/twmb/franz-go v1.22.2 // indirect
+	github.com/twmb/franz-go/pkg/kadm v1.19.0 // indirect
+)
+
+replace (
+	github.com/gregor-broker/gregor => ../
+	github.com/gregor-broker/gregor/compat-tests => ../compat-tests
+)

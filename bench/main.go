@@ -1,0 +1,295 @@
+// Command bench measures gregor beside Apache Kafka and beside the machine's
+// floor (see floor/), in one run, with equal settings, and writes a report.
+//
+//	make bench            from the top of the tree: about ten minutes
+//	go run . -quick       two minutes, to see whether something broke
+//	go run . -only 4      one scenario
+//
+// What is measured is the broker's CPU time for the same bytes: on a small
+// machine throughput says more about the client. The broker has one CPU, the
+// client another; repetitions of all subjects take turns, so that what else the
+// machine does hits all alike.
+//
+//	main.go       flags, the brokers, the order of things
+//	scenarios.go  what is measured, by the numbers of the reports
+//	measure.go    repetitions, medians
+//	client.go     a client that costs next to nothing: encoded requests are
+//	              replayed, records are dropped in the kernel
+//	subject.go    starting and asking brokers; machine.go: CPU, memory, load
+//	report.go     Markdown
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gregor-broker/gregor/compat-tests/harness"
+)
+
+// bench is one run.
+type bench struct {
+	dir   string
+	tools tools
+	// gregor, kafka (nil without) and floor run all the time.
+	gregor, kafka, floor *subject
+
+	reps         int
+	size, warmup int64
+	latencyTime  time.Duration
+	latencyWarm  time.Duration
+	idle         time.Duration
+	calls        bool
+
+	profiles       string
+	profileSeconds int
+	http           string
+
+	topics int
+	cold   []string
+	report *report
+	began  time.Time
+}
+
+func main() {
+	if err := pinSelf(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	b := &bench{began: time.Now()}
+	quick := flag.Bool("quick", false, "small sizes: two minutes, numbers that only show what broke")
+	size := flag.Int64("size", 768, "MiB per repetition")
+	warmup := flag.Int64("warmup", 4096, "MiB that Kafka's JVM gets to warm up before what is measured")
+	only := flag.String("only", "", "scenarios to run, such as 1,4 (all)")
+	noKafka := flag.Bool("no-kafka", false, "leave Apache Kafka out")
+	out := flag.String("out", "", "report to write (standard output)")
+	flag.IntVar(&b.reps, "reps", 5, "repetitions")
+	flag.DurationVar(&b.latencyTime, "latency", 10*time.Second, "length of a repetition of the latency scenario")
+	flag.DurationVar(&b.idle, "idle", 10*time.Second, "how long a broker rests before its memory is read")
+	flag.BoolVar(&b.calls, "syscalls", true, "count system calls (needs perf)")
+	flag.StringVar(&b.profiles, "profiles", "", "directory for CPU profiles of gregor")
+	flag.IntVar(&b.profileSeconds, "profile-seconds", 10, "length of a profile, from the start of its scenario")
+	scratch := flag.String("dir", "", "where the brokers keep their data, the same file system for all (a temporary directory)")
+	flag.Parse()
+	b.latencyWarm = 5 * time.Second
+	if *quick {
+		if err := quicken(); err != nil {
+			return err
+		}
+		b.latencyWarm = time.Second
+	}
+	b.size, b.warmup = *size*megabyte, *warmup*megabyte
+
+	dir, err := os.MkdirTemp(*scratch, "gregor-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b.dir = dir
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	finished := make(chan error, 1)
+	defer b.stop()
+	go func() { finished <- b.all(*only, *noKafka) }()
+	select {
+	case err = <-finished:
+	case s := <-interrupted:
+		err = fmt.Errorf("%s", s)
+	}
+	if err != nil {
+		return err
+	}
+	text := b.report.String()
+	if *out == "" {
+		_, err := io.WriteString(os.Stdout, text)
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(*out), 0o755); err != nil {
+		return err
+	}
+	b.logf("report in %s", *out)
+	return os.WriteFile(*out, []byte(text), 0o644)
+}
+
+// quicken makes everything small that was not asked for by a flag of its own.
+func quicken() error {
+	given := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	for name, value := range map[string]string{
+		"size": "128", "warmup": "512", "reps": "3", "latency": "2s", "idle": "2s", "syscalls": "false",
+	} {
+		if given[name] {
+			continue
+		}
+		if err := flag.Set(name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) logf(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+}
+
+func (b *bench) all(only string, noKafka bool) error {
+	if err := b.start(noKafka); err != nil {
+		return err
+	}
+	b.report = newReport()
+	load0 := loadAverage()
+	steal0, total0 := stolen()
+	for _, sc := range []struct {
+		number string
+		run    func() error
+	}{
+		{"1", b.bulkProduce},
+		{"3", b.compressedProduce},
+		{"4", b.warmFetch},
+		{"7", b.latency},
+		{"12", b.startAndFootprint},
+	} {
+		if only != "" && !strings.Contains(","+only+",", ","+sc.number+",") {
+			continue
+		}
+		stop := b.profileTo("scenario-" + sc.number)
+		err := sc.run()
+		stop()
+		if err != nil {
+			return fmt.Errorf("scenario %s: %w", sc.number, err)
+		}
+	}
+	steal1, total1 := stolen()
+	b.report.head = b.describe(load0, float64(steal1-steal0)/float64(max(total1-total0, 1)))
+	return nil
+}
+
+func (b *bench) start(noKafka bool) error {
+	var err error
+	if b.tools, err = build(b.dir); err != nil {
+		return err
+	}
+	var more []string
+	if b.profiles != "" {
+		port, err := harness.FreePort()
+		if err != nil {
+			return err
+		}
+		b.http = fmt.Sprintf("127.0.0.1:%d", port)
+		more = append(more, "http.address="+b.http)
+		if err := os.MkdirAll(b.profiles, 0o755); err != nil {
+			return err
+		}
+	}
+	for _, s := range []struct {
+		name string
+		at   **subject
+	}{{"gregor", &b.gregor}, {"kafka", &b.kafka}, {"floor", &b.floor}} {
+		if s.name == "kafka" && noKafka {
+			continue
+		}
+		if *s.at, err = b.tools.prepare(s.name, b.dir, more...); err != nil {
+			return err
+		}
+		if err := (*s.at).start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) stop() {
+	for _, s := range []*subject{b.gregor, b.kafka, b.floor} {
+		s.stop()
+	}
+}
+
+// subjects are in the order in which they take turns.
+func (b *bench) subjects() []*subject {
+	if b.kafka == nil {
+		return []*subject{b.gregor, b.floor}
+	}
+	return []*subject{b.gregor, b.kafka, b.floor}
+}
+
+func (b *bench) contenders(of func(*subject) contender) []contender {
+	var cs []contender
+	for _, s := range b.subjects() {
+		cs = append(cs, of(s))
+	}
+	return cs
+}
+
+// describe says what was measured, where and how.
+func (b *bench) describe(load0, stolen float64) string {
+	lines := []string{
+		fmt.Sprintf("Written by `bench` on %s, in %s.", b.began.UTC().Format("2006-01-02 15:04 UTC"), time.Since(b.began).Round(time.Second)),
+		"",
+		"- Machine: " + machine() + ".",
+		fmt.Sprintf("- Load average %.1f at the start, %.1f at the end; %.2f%% of the CPU time was stolen. The benchmark itself is a load of 1 to 2: what is above that is other people's work, which disturbs times more than CPU time.", load0, loadAverage(), 100*stolen),
+		"- gregor " + revision() + ", static and stripped, default configuration, embedded etcd.",
+	}
+	if b.kafka != nil {
+		lines = append(lines,
+			fmt.Sprintf("- Apache Kafka %s, KRaft, default configuration, %s, JVM flags of its own start script (`%s`). Before a scenario is measured the JVM gets %d MiB of it to warm up (a quarter of that for what resembles the one before).",
+				harness.KafkaVersion, javaVersion(), strings.Join(kafkaJVM, " "), b.warmup/megabyte))
+	}
+	return strings.Join(append(lines,
+		fmt.Sprintf("- Both brokers: `%s`, replication factor 1, no fsync, data on the same file system.", strings.Join(common, " ")),
+		fmt.Sprintf("- Broker on CPU %d, client on CPU %d. %d repetitions, taking turns; median (least–most). CPU is the broker process's own clock. System calls are counted in one more repetition, because counting costs.", brokerCPU, clientCPU, b.reps),
+		fmt.Sprintf("- %d MiB of records a repetition. Client: requests encoded before, five in flight, idempotent, acks=all; fetched records are dropped in the kernel (MSG_TRUNC).", b.size/megabyte),
+		"- Floor: the same bytes over the same loopback with nothing but CRC-32C and pwrite (produce), sendfile of gregor's own files in the same chunks (fetch), echo (latency), exec and listen of a static Go program (start).",
+	), "\n") + "\n"
+}
+
+func revision() string {
+	out, err := exec.Command("git", "-C", harness.Root(), "describe", "--tags", "--always", "--dirty").Output()
+	if err != nil {
+		return "of unknown revision"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func javaVersion() string {
+	out, err := exec.Command("java", "-version").CombinedOutput()
+	if err != nil {
+		return "Java"
+	}
+	first, _, _ := strings.Cut(string(out), "\n")
+	return strings.TrimSpace(first)
+}
+
+func get(url string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, errors.New(resp.Status)
+	}
+	return io.ReadAll(resp.Body)
+}

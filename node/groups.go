@@ -3,6 +3,7 @@ package node
 import (
 	"crypto/rand"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -24,16 +25,26 @@ func groupConfig(v *config.Values) *group.Config {
 		OffsetMetadataMax:     v.Int("offset.metadata.max.bytes"),
 		OffsetsRetention:      time.Duration(v.Int64("offsets.retention.minutes")) * time.Minute,
 		OffsetsCheckInterval:  v.Duration("offsets.retention.check.interval.ms"),
+
+		ConsumerMaxSize:              v.Int("group.consumer.max.size"),
+		ConsumerAssignors:            v.List("group.consumer.assignors"),
+		ConsumerSessionTimeout:       v.Duration("group.consumer.session.timeout.ms"),
+		ConsumerHeartbeatInterval:    v.Duration("group.consumer.heartbeat.interval.ms"),
+		ConsumerMinSessionTimeout:    v.Duration("group.consumer.min.session.timeout.ms"),
+		ConsumerMaxSessionTimeout:    v.Duration("group.consumer.max.session.timeout.ms"),
+		ConsumerMinHeartbeatInterval: v.Duration("group.consumer.min.heartbeat.interval.ms"),
+		ConsumerMaxHeartbeatInterval: v.Duration("group.consumer.max.heartbeat.interval.ms"),
+		MigrationPolicy:              strings.ToLower(v.String("group.consumer.migration.policy")),
 	}
 }
 
 // newGroups makes the group coordinator and lets it follow the leadership of
 // its topic's partitions and the deletion of topics.
-func newGroups(v *config.Values, now func() time.Time, log zerolog.Logger) (*runtime.Runtime[*group.Shard], error) {
+func newGroups(v *config.Values, image func() *metadata.Image, now func() time.Time, log zerolog.Logger) (*runtime.Runtime[*group.Shard], error) {
 	cfg := groupConfig(v)
 	return runtime.New(runtime.Options[*group.Shard]{
 		Name:            "group",
-		NewShard:        func(int32) *group.Shard { return group.NewShard(cfg, newUUID) },
+		NewShard:        func(int32) *group.Shard { return group.NewShard(cfg, newUUID, image) },
 		Now:             now,
 		Log:             log,
 		MaxBatchBytes:   v.Int("message.max.bytes") / 2,

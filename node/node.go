@@ -230,7 +230,7 @@ func (n *Node) openStores(ctx context.Context, o Options) error {
 // cluster take its partitions into service.
 func (n *Node) join(ctx context.Context, o Options) error {
 	n.partitions = replication.New(replication.Options{Logs: n.logs, NodeID: n.id, Config: o.Config, Now: o.Now, Log: n.log})
-	groups, err := newGroups(o.Config, o.Now, n.log)
+	groups, err := newGroups(o.Config, func() *metadata.Image { return n.controller.Image() }, o.Now, n.log)
 	if err != nil {
 		return err
 	}

@@ -72,6 +72,8 @@ func apis() []API {
 		{Key: 47, Min: 0, Max: 0, handle: offsetDelete},
 		{Key: 60, Min: 0, Max: 2, handle: describeCluster},
 		{Key: 61, Min: 0, Max: 0, handle: describeProducers},
+		{Key: 68, Min: 0, Max: 1, handle: consumerGroupHeartbeat},
+		{Key: 69, Min: 0, Max: 1, handle: consumerGroupDescribe},
 		{Key: 74, Min: 0, Max: 1, handle: listConfigResources},
 		{Key: 75, Min: 0, Max: 0, handle: describeTopicPartitions},
 	}

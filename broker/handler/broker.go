@@ -89,7 +89,10 @@ type Feature struct {
 // DefaultFeatures is what is true of this broker by itself. metadata.version
 // 30 is Apache Kafka 4.3's; clients read from it which admin calls exist.
 func DefaultFeatures() []Feature {
-	return []Feature{{Name: "metadata.version", Min: 7, Max: 30, Finalized: 30}}
+	return []Feature{
+		{Name: "group.version", Min: 0, Max: 1, Finalized: 1}, // KIP-848
+		{Name: "metadata.version", Min: 7, Max: 30, Finalized: 30},
+	}
 }
 
 // New checks that everything the handlers need is there and completes b.

@@ -26,6 +26,9 @@ func (s *Shard) DescribeGroup(_ time.Time, t runtime.Ticket, id string, version 
 		if version >= 6 {
 			resp.ErrorCode = kerr.GroupIDNotFound.Code
 			message := "Group " + id + " not found."
+			if s.consumer[id] != nil {
+				message = "Group " + id + " is not a classic group."
+			}
 			resp.ErrorMessage = &message
 		}
 		return runtime.Result{Replies: []runtime.Reply{{Ticket: t, Response: &resp}}}
@@ -64,6 +67,16 @@ func (s *Shard) ListGroups(_ time.Time, t runtime.Ticket, states, types []string
 		e.GroupState, e.GroupType = g.state.String(), "classic"
 		out = append(out, e)
 	}
+	for _, id := range sortedKeys(s.consumer) {
+		g := s.consumer[id]
+		if !passes(states, g.stateName()) || !passes(types, "consumer") {
+			continue
+		}
+		e := kmsg.NewListGroupsResponseGroup()
+		e.Group, e.ProtocolType = id, "consumer"
+		e.GroupState, e.GroupType = g.stateName(), "consumer"
+		out = append(out, e)
+	}
 	return runtime.Result{Replies: []runtime.Reply{{Ticket: t, Response: out}}}
 }
 
@@ -76,11 +89,11 @@ func (s *Shard) DeleteGroup(now time.Time, t runtime.Ticket, id string) runtime.
 	st := &step{now: now}
 	resp := kmsg.NewDeleteGroupsResponseGroup()
 	resp.Group = id
-	g := s.classic[id]
+	g, cg := s.classic[id], s.consumer[id]
 	switch {
-	case g == nil:
+	case g == nil && cg == nil:
 		resp.ErrorCode = kerr.GroupIDNotFound.Code
-	case g.state != stateEmpty:
+	case g != nil && g.state != stateEmpty, cg != nil && len(cg.members) > 0:
 		resp.ErrorCode = kerr.NonEmptyGroup.Code
 	default:
 		if offsets := s.offsets[id]; offsets != nil {
@@ -88,8 +101,12 @@ func (s *Shard) DeleteGroup(now time.Time, t runtime.Ticket, id string) runtime.
 				st.Records = append(st.Records, offsetTombstone(id, tp))
 			}
 		}
-		st.Records = append(st.Records, groupTombstone(id))
-		s.drop(st, g)
+		if cg != nil {
+			st.Records = append(st.Records, cg.tombstones()...)
+		} else {
+			st.Records = append(st.Records, groupTombstone(id))
+			s.drop(st, g)
+		}
 	}
 	st.reply(t, &resp)
 	return st.Result

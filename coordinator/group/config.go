@@ -1,6 +1,9 @@
 package group
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Config are the broker's settings for groups, by the keys they come from.
 type Config struct {
@@ -11,6 +14,35 @@ type Config struct {
 	OffsetMetadataMax     int           // offset.metadata.max.bytes
 	OffsetsRetention      time.Duration // offsets.retention.minutes
 	OffsetsCheckInterval  time.Duration // offsets.retention.check.interval.ms
+
+	ConsumerMaxSize           int           // group.consumer.max.size
+	ConsumerAssignors         []string      // group.consumer.assignors, the first is the default
+	ConsumerSessionTimeout    time.Duration // group.consumer.session.timeout.ms
+	ConsumerHeartbeatInterval time.Duration // group.consumer.heartbeat.interval.ms
+	// The bounds that a group's own settings are held to.
+	ConsumerMinSessionTimeout, ConsumerMaxSessionTimeout       time.Duration
+	ConsumerMinHeartbeatInterval, ConsumerMaxHeartbeatInterval time.Duration
+	// MigrationPolicy is group.consumer.migration.policy in lower case:
+	// which of the two protocols a group with members may change to.
+	MigrationPolicy string
+}
+
+// consumerSession is how long a member of a consumer group may be silent, by
+// the group's own settings (the GROUP resource) or the broker's.
+func (c *Config) consumerSession(own map[string]string) time.Duration {
+	return bounded(own["consumer.session.timeout.ms"], c.ConsumerSessionTimeout, c.ConsumerMinSessionTimeout, c.ConsumerMaxSessionTimeout)
+}
+
+func (c *Config) consumerHeartbeat(own map[string]string) time.Duration {
+	return bounded(own["consumer.heartbeat.interval.ms"], c.ConsumerHeartbeatInterval, c.ConsumerMinHeartbeatInterval, c.ConsumerMaxHeartbeatInterval)
+}
+
+func bounded(ms string, fallback, lowest, highest time.Duration) time.Duration {
+	n, err := strconv.ParseInt(ms, 10, 32)
+	if err != nil {
+		return fallback // not set; what is set was checked when it was
+	}
+	return min(max(time.Duration(n)*time.Millisecond, lowest), highest)
 }
 
 // newMemberJoinTimeout is how long a member that was just added may take to

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gregor-broker/gregor/coordinator/runtime"
+	"github.com/gregor-broker/gregor/metadata"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -20,6 +21,7 @@ type world struct {
 	timers  map[string]time.Time
 	tickets runtime.Ticket
 	replies map[runtime.Ticket]any
+	img     *metadata.Image
 }
 
 type logged struct {
@@ -33,11 +35,16 @@ func testConfig() *Config {
 		MinSessionTimeout: 6 * time.Second, MaxSessionTimeout: 30 * time.Minute,
 		InitialRebalanceDelay: 3 * time.Second, MaxSize: 1 << 30, OffsetMetadataMax: 4096,
 		OffsetsRetention: 7 * 24 * time.Hour, OffsetsCheckInterval: 10 * time.Minute,
+		ConsumerMaxSize: 1 << 30, ConsumerAssignors: []string{"uniform", "range"},
+		ConsumerSessionTimeout: 45 * time.Second, ConsumerHeartbeatInterval: 5 * time.Second,
+		ConsumerMinSessionTimeout: 45 * time.Second, ConsumerMaxSessionTimeout: time.Minute,
+		ConsumerMinHeartbeatInterval: 5 * time.Second, ConsumerMaxHeartbeatInterval: 15 * time.Second,
+		MigrationPolicy: "bidirectional",
 	}
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, now: time.UnixMilli(1_000_000_000_000), replies: make(map[runtime.Ticket]any)}
+	w := &world{t: t, now: time.UnixMilli(1_000_000_000_000), replies: make(map[runtime.Ticket]any), img: metadata.Empty()}
 	w.load()
 	return w
 }
@@ -45,7 +52,7 @@ func newWorld(t *testing.T) *world {
 // load replaces the shard by one that replays the log, as a new leader would.
 func (w *world) load() {
 	n := 0
-	w.s = NewShard(testConfig(), func() string { n++; return fmt.Sprint("id", n, "@", len(w.log)) })
+	w.s = NewShard(testConfig(), func() string { n++; return fmt.Sprint("id", n, "@", len(w.log)) }, func() *metadata.Image { return w.img })
 	w.timers = make(map[string]time.Time)
 	for i, r := range w.log {
 		var err error

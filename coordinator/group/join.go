@@ -46,6 +46,18 @@ func (s *Shard) join(st *step, r *joinRequest) error {
 		// v0 knows one timeout only.
 		r.RebalanceTimeoutMillis = r.SessionTimeoutMillis
 	}
+	if cg := s.consumer[r.Group]; cg != nil {
+		if len(cg.members) > 0 {
+			return kerr.InconsistentGroupProtocol
+		}
+		if r.MemberID != "" {
+			return kerr.UnknownMemberID
+		}
+		// An empty group may change its protocol without ado.
+		for _, t := range cg.tombstones() {
+			s.emit(st, t)
+		}
+	}
 	g := s.classic[r.Group]
 	if g == nil {
 		if r.MemberID != "" {

@@ -33,7 +33,7 @@ func (s *Shard) replayOffset(producer *runtime.Producer, r runtime.Record) error
 	if err != nil {
 		return fmt.Errorf("offset of group %q, %s-%d: %w", k.Group, tp.topic, tp.partition, err)
 	}
-	if s.classic[k.Group] == nil {
+	if s.classic[k.Group] == nil && s.consumer[k.Group] == nil {
 		// Offsets without a group: who commits them does not use membership.
 		s.groupOr(k.Group, time.UnixMilli(o.commitTimestamp))
 	}
@@ -159,6 +159,9 @@ func (s *Shard) OffsetCommit(now time.Time, t runtime.Ticket, req *kmsg.OffsetCo
 
 // admitCommit checks the committer and keeps its session alive.
 func (s *Shard) admitCommit(st *step, group, memberID string, instanceID *string, generation int32, knowsGroupIDNotFound bool) error {
+	if g := s.consumer[group]; g != nil {
+		return g.checkCommit(memberID, generation, knowsGroupIDNotFound)
+	}
 	g := s.classic[group]
 	if g == nil {
 		switch {
@@ -215,15 +218,15 @@ func (s *Shard) TxnOffsetCommit(now time.Time, t runtime.Ticket, req *kmsg.TxnOf
 	}
 	if len(st.Records) > 0 {
 		st.Producer = &runtime.Producer{ID: req.ProducerID, Epoch: req.ProducerEpoch}
-		if s.classic[req.Group] == nil {
-			s.groupOr(req.Group, now)
-		}
 	}
 	st.reply(t, resp)
 	return st.Result
 }
 
 func (s *Shard) admitTxnCommit(req *kmsg.TxnOffsetCommitRequest) error {
+	if g := s.consumer[req.Group]; g != nil {
+		return g.checkCommit(req.MemberID, req.Generation, true)
+	}
 	g := s.classic[req.Group]
 	if g == nil {
 		if req.Generation < 0 {
@@ -245,6 +248,12 @@ func (s *Shard) EndTransaction(_ time.Time, t runtime.Ticket, m runtime.Marker) 
 func (s *Shard) OffsetFetch(_ time.Time, t runtime.Ticket, req *kmsg.OffsetFetchRequestGroup, requireStable bool) runtime.Result {
 	resp := kmsg.NewOffsetFetchResponseGroup()
 	resp.Group = req.Group
+	if g := s.consumer[req.Group]; g != nil {
+		if err := g.checkFetch(req.MemberID, req.MemberEpoch); err != nil {
+			resp.ErrorCode = code(err)
+			return runtime.Result{Replies: []runtime.Reply{{Ticket: t, Response: &resp}}}
+		}
+	}
 	g := s.offsets[req.Group]
 	if req.Topics == nil {
 		resp.Topics = allOffsets(g, requireStable)
@@ -313,13 +322,7 @@ func sortedPartitions(m map[topicPartition]offset) []topicPartition {
 func (s *Shard) OffsetDelete(now time.Time, t runtime.Ticket, req *kmsg.OffsetDeleteRequest) runtime.Result {
 	st := &step{now: now}
 	resp := kmsg.NewPtrOffsetDeleteResponse()
-	g := s.classic[req.Group]
-	if g == nil {
-		resp.ErrorCode = kerr.GroupIDNotFound.Code
-		st.reply(t, resp)
-		return st.Result
-	}
-	subscribed, err := g.subscribedFor(stateEmpty)
+	subscribed, err := s.subscribed(req.Group)
 	if err != nil {
 		resp.ErrorCode = code(err)
 		st.reply(t, resp)
@@ -348,10 +351,16 @@ func (s *Shard) OffsetDelete(now time.Time, t runtime.Ticket, req *kmsg.OffsetDe
 	return st.Result
 }
 
-// subscribedFor returns which topics must keep their offsets. Only consumers
+// subscribed returns which topics must keep their offsets. Only consumers
 // tell what they subscribe to; a group of another kind must be empty.
-func (g *classicGroup) subscribedFor(state) (func(topic string) bool, error) {
+func (s *Shard) subscribed(id string) (func(topic string) bool, error) {
+	if g := s.consumer[id]; g != nil {
+		return g.subscribes, nil
+	}
+	g := s.classic[id]
 	switch {
+	case g == nil:
+		return nil, kerr.GroupIDNotFound
 	case g.state == stateEmpty || g.state == stateDead:
 		return func(string) bool { return false }, nil
 	case g.protocolType != "consumer":
@@ -404,36 +413,52 @@ func (s *Shard) expireOffsets(st *step) {
 	now := st.now.UnixMilli()
 	retention := s.cfg.OffsetsRetention.Milliseconds()
 	for _, id := range sortedKeys(s.offsets) {
-		g, offsets := s.classic[id], s.offsets[id]
-		expired := 0
+		expired := s.expiry(id)
+		offsets := s.offsets[id]
 		for _, tp := range sortedPartitions(offsets.byPartition) {
-			if offsets.unstable[tp] == 0 && offsetExpired(g, tp, offsets.byPartition[tp], now, retention) {
+			if offsets.unstable[tp] == 0 && expired(tp, offsets.byPartition[tp], now, retention) {
 				st.Records = append(st.Records, offsetTombstone(id, tp))
-				expired++
 			}
 		}
 	}
+	// Empty groups without offsets go. Their tombstones are replayed, unlike
+	// other records of a group.
 	for _, id := range sortedKeys(s.classic) {
-		g := s.classic[id]
-		offsets := s.offsets[id]
-		if g.state != stateEmpty || len(g.pending) > 0 {
-			continue
+		if g := s.classic[id]; g.state == stateEmpty && len(g.pending) == 0 && s.nothingKept(id, now, retention) {
+			st.Records = append(st.Records, groupTombstone(id))
 		}
-		if offsets != nil && (len(offsets.unstable) > 0 || !allExpired(g, offsets, now, retention)) {
-			continue
+	}
+	for _, id := range sortedKeys(s.consumer) {
+		if g := s.consumer[id]; len(g.members) == 0 && s.nothingKept(id, now, retention) {
+			st.Records = append(st.Records, g.tombstones()...)
 		}
-		// Replayed, unlike other records of a group: it removes the group.
-		st.Records = append(st.Records, groupTombstone(id))
 	}
 }
 
-func allExpired(g *classicGroup, offsets *groupOffsets, now, retention int64) bool {
+// nothingKept tells whether all offsets of a group are over.
+func (s *Shard) nothingKept(id string, now, retention int64) bool {
+	offsets := s.offsets[id]
+	if offsets == nil {
+		return true
+	}
+	expired := s.expiry(id)
 	for tp, o := range offsets.byPartition {
-		if !offsetExpired(g, tp, o, now, retention) {
+		if !expired(tp, o, now, retention) {
 			return false
 		}
 	}
-	return true
+	return len(offsets.unstable) == 0
+}
+
+// expiry returns what decides whether an offset of the group is over.
+func (s *Shard) expiry(id string) func(tp topicPartition, o offset, now, retention int64) bool {
+	if g := s.consumer[id]; g != nil {
+		return g.offsetExpired
+	}
+	g := s.classic[id]
+	return func(tp topicPartition, o offset, now, retention int64) bool {
+		return offsetExpired(g, tp, o, now, retention)
+	}
 }
 
 // offsetExpired: an offset lives as long as its group has members that may

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gregor-broker/gregor/coordinator/runtime"
+	"github.com/gregor-broker/gregor/metadata"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -19,19 +20,29 @@ type Shard struct {
 	// newID returns a fresh unique string (a UUID) for member ids.
 	newID func() string
 
-	classic map[string]*classicGroup
-	offsets map[string]*groupOffsets
+	// image returns the metadata of the cluster as this broker knows it.
+	image func() *metadata.Image
+
+	// A group is in one of the two.
+	classic  map[string]*classicGroup
+	consumer map[string]*consumerGroup
+	// revoking holds, by timer, the epoch at which a member began to give
+	// partitions back.
+	revoking map[string]int32
+	offsets  map[string]*groupOffsets
 	// open are the offsets that unfinished transactions hold, by producer id.
 	open map[int64]map[string]map[topicPartition]offset
 }
 
 // NewShard returns a shard without groups.
-func NewShard(cfg *Config, newID func() string) *Shard {
+func NewShard(cfg *Config, newID func() string, image func() *metadata.Image) *Shard {
 	return &Shard{
-		cfg: cfg, newID: newID,
-		classic: make(map[string]*classicGroup),
-		offsets: make(map[string]*groupOffsets),
-		open:    make(map[int64]map[string]map[topicPartition]offset),
+		cfg: cfg, newID: newID, image: image,
+		classic:  make(map[string]*classicGroup),
+		consumer: make(map[string]*consumerGroup),
+		revoking: make(map[string]int32),
+		offsets:  make(map[string]*groupOffsets),
+		open:     make(map[int64]map[string]map[topicPartition]offset),
 	}
 }
 
@@ -61,6 +72,9 @@ const (
 	timerJoin    = 'j'
 	timerSync    = 'y'
 	timerOffsets = 'o'
+	// Of consumer groups.
+	timerConsumerSession = 'S'
+	timerRevoke          = 'r'
 )
 
 func timerKey(what byte, group, member string) string {
@@ -96,6 +110,8 @@ func (s *Shard) Replay(_ int64, producer *runtime.Producer, r runtime.Record) er
 		return s.replayOffset(producer, r)
 	case typeGroupMetadata:
 		return s.replayClassic(r)
+	case typeConsumerGroup, typeConsumerMember, typeTargetEpoch, typeTargetMember, typeCurrentMember, typeRegex:
+		return s.replayConsumer(t, r)
 	default:
 		// A type of a later version, as Kafka: skipped, so that a broker can
 		// go back a version.
@@ -129,6 +145,11 @@ func (s *Shard) Loaded(now time.Time) runtime.Result {
 			s.watchSession(st, g, m)
 		}
 	}
+	for _, g := range s.consumer {
+		for _, m := range g.members {
+			s.watchConsumer(st, g, m)
+		}
+	}
 	st.setTimer(timerKey(timerOffsets, "", ""), s.cfg.OffsetsCheckInterval)
 	return st.Result
 }
@@ -140,8 +161,12 @@ func (s *Shard) Timeout(now time.Time, key string) runtime.Result {
 	if err != nil {
 		panic(err) // only timerKey makes keys
 	}
-	if what == timerOffsets {
+	switch what {
+	case timerOffsets:
 		s.expireOffsets(st)
+		return st.Result
+	case timerConsumerSession, timerRevoke:
+		s.consumerTimeout(st, what, group, memberID)
 		return st.Result
 	}
 	g := s.classic[group]
@@ -159,13 +184,9 @@ func (s *Shard) Timeout(now time.Time, key string) runtime.Result {
 	return st.Result
 }
 
-// group returns the classic group of that id, if there is one.
-func (s *Shard) group(id string) (*classicGroup, error) {
-	g := s.classic[id]
-	if g == nil {
-		return nil, kerr.GroupIDNotFound
-	}
-	return g, nil
+// groupConfig are the settings of a group's own.
+func (s *Shard) groupConfig(id string) map[string]string {
+	return s.image().Config(metadata.ConfigResource{Type: metadata.ConfigGroup, Name: id})
 }
 
 // groupOr makes the group if it does not exist.

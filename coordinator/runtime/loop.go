@@ -271,6 +271,9 @@ func (l *loop[S]) apply(r Result, from Ticket) error {
 	}
 	size := recordsSize(r.Records)
 	if size > l.o.MaxBatchBytes {
+		if r.SkipReplay {
+			return fmt.Errorf("%d bytes of records in one request: %w", size, kerr.MessageTooLarge)
+		}
 		// Nothing was replayed: the caller alone is refused, the state stands.
 		l.refuse(r, from, fmt.Errorf("%d bytes of records in one request: %w", size, kerr.MessageTooLarge))
 		return nil

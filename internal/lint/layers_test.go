@@ -29,18 +29,19 @@ var layers = map[string]layer{
 	"metadata/storetest": {
 		ours: []string{"metadata"}, third: []string{goleak, rapid},
 	},
-	"metadata/memstore":   {ours: []string{"metadata"}},
-	"metadata/etcdstore":  {ours: []string{"metadata"}, third: append([]string{zerolog}, etcd...)},
-	"metadata/etcdembed":  {ours: []string{"metadata", "metadata/etcdstore"}, third: append([]string{zerolog}, etcd...)},
-	"storage":             {ours: []string{"protocol", "storage/vfs"}, third: []string{kerr, zerolog, xsys}},
-	"storage/...":         {ours: []string{"protocol", "storage", "storage/vfs"}, third: []string{kerr, zerolog, datadriven}},
-	"controller":          {ours: []string{"metadata"}, third: []string{kerr, zerolog}},
-	"replication":         {ours: []string{"protocol", "storage", "metadata", "config"}, third: []string{kerr, zerolog}},
-	"coordinator/runtime": {ours: []string{"protocol"}, third: []string{kerr, zerolog}},
-	"coordinator/group":   {ours: []string{"coordinator/runtime", "metadata", "protocol"}, third: []string{kmsg, kerr}},
-	"coordinator/txn":     {ours: []string{"coordinator/runtime", "metadata", "protocol"}, third: []string{kmsg, kerr}},
-	"coordinator/share":   {ours: []string{"coordinator/runtime", "metadata", "protocol"}, third: []string{kmsg, kerr}},
-	"broker/auth":         {third: []string{kerr}},
+	"metadata/memstore":          {ours: []string{"metadata"}},
+	"metadata/etcdstore":         {ours: []string{"metadata"}, third: append([]string{zerolog}, etcd...)},
+	"metadata/etcdembed":         {ours: []string{"metadata", "metadata/etcdstore"}, third: append([]string{zerolog}, etcd...)},
+	"storage":                    {ours: []string{"protocol", "storage/vfs"}, third: []string{kerr, zerolog, xsys}},
+	"storage/...":                {ours: []string{"protocol", "storage", "storage/vfs"}, third: []string{kerr, zerolog, datadriven}},
+	"controller":                 {ours: []string{"metadata"}, third: []string{kerr, zerolog}},
+	"replication":                {ours: []string{"protocol", "storage", "metadata", "config"}, third: []string{kerr, zerolog}},
+	"coordinator/runtime":        {ours: []string{"protocol"}, third: []string{kerr, zerolog}},
+	"coordinator/group":          {ours: []string{"coordinator/runtime", "coordinator/group/assignor", "metadata", "protocol"}, third: []string{kmsg, kerr, kbin}},
+	"coordinator/group/assignor": {},
+	"coordinator/txn":            {ours: []string{"coordinator/runtime", "metadata", "protocol"}, third: []string{kmsg, kerr}},
+	"coordinator/share":          {ours: []string{"coordinator/runtime", "metadata", "protocol"}, third: []string{kmsg, kerr}},
+	"broker/auth":                {third: []string{kerr}},
 	"broker/handler": {
 		ours: []string{
 			"protocol", "metadata", "replication", "storage", "config", "broker/auth",
@@ -64,7 +65,7 @@ var unboundPrefixes = []string{"bench", "compat-tests", "internal/testutil"}
 
 // pure packages hold decisions only. What happens at what time, in what order
 // and on which goroutine is their caller's, so a test can play every schedule.
-var pure = []string{"protocol", "metadata", "coordinator/group", "coordinator/txn", "coordinator/share"}
+var pure = []string{"protocol", "metadata", "coordinator/group", "coordinator/group/assignor", "coordinator/txn", "coordinator/share"}
 
 // pureForbidden are the standard packages that a pure package has no use for.
 // sync is allowed in protocol for pools of codecs only; see pureExceptions.
@@ -84,6 +85,7 @@ var notLinked = []string{"github.com/twmb/franz-go/pkg/kfake"}
 const (
 	kmsg       = "github.com/twmb/franz-go/pkg/kmsg"
 	kerr       = "github.com/twmb/franz-go/pkg/kerr"
+	kbin       = "github.com/twmb/franz-go/pkg/kbin"
 	klauspost  = "github.com/klauspost/compress"
 	lz4        = "github.com/pierrec/lz4/v4"
 	xsys       = "golang.org/x/sys"

@@ -1,0 +1,115 @@
+package group
+
+import (
+	"slices"
+
+	"github.com/gregor-broker/gregor/coordinator/group/assignor"
+)
+
+// reconcile takes a member one step towards its target assignment and returns
+// what becomes of it; the argument stays as it is. owned are the partitions
+// that the member says it has, nil if it did not say.
+//
+// A partition is never given to a member before its former owner has said that
+// it gave it back: that is what makes ownership exclusive without a barrier
+// for the whole group (KIP-848).
+func (g *consumerGroup) reconcile(m *consumerMember, owned assignor.Assignment, saidOwned bool) *consumerMember {
+	switch m.state {
+	case memberUnrevoked:
+		if !saidOwned || overlaps(owned, m.revoking) {
+			return m // not given back yet
+		}
+		// All given back: on to the newest target, from the next epoch.
+		return g.next(m, m.epoch+1, owned, saidOwned)
+	case memberUnreleased:
+		return g.next(m, m.epoch, owned, saidOwned)
+	default:
+		if m.epoch != g.targetEpoch {
+			return g.next(m, m.epoch, owned, saidOwned)
+		}
+		return m
+	}
+}
+
+func (g *consumerGroup) next(m *consumerMember, epoch int32, owned assignor.Assignment, saidOwned bool) *consumerMember {
+	target := g.target[m.id]
+	keep, revoke, add := make(assignor.Assignment), make(assignor.Assignment), make(assignor.Assignment)
+	for t, ps := range m.assigned {
+		for _, p := range ps {
+			if has(target, t, p) {
+				keep[t] = append(keep[t], p)
+			} else {
+				revoke[t] = append(revoke[t], p)
+			}
+		}
+	}
+	waiting := false
+	for t, ps := range target {
+		for _, p := range ps {
+			if has(m.assigned, t, p) {
+				continue
+			}
+			// What it was to give back itself is free as soon as it did.
+			if owner, taken := g.owners[topicIDPartition{t, p}]; taken && owner != m.id {
+				waiting = true
+				continue
+			}
+			add[t] = append(add[t], p)
+		}
+	}
+	out := *m
+	out.previousEpoch = m.epoch
+	out.revoking = nil
+	if len(revoke) > 0 && (!saidOwned || overlaps(owned, revoke)) {
+		out.state, out.assigned, out.revoking = memberUnrevoked, keep, revoke
+		out.setEpoch(m, epoch)
+		return &out
+	}
+	for t, ps := range add {
+		keep[t] = append(keep[t], ps...)
+	}
+	for _, ps := range keep {
+		slices.Sort(ps)
+	}
+	out.assigned, out.state = keep, memberStable
+	if waiting {
+		out.state = memberUnreleased
+	}
+	out.setEpoch(m, g.targetEpoch)
+	return &out
+}
+
+// setEpoch moves on to an epoch; the previous one is only what it really was.
+func (m *consumerMember) setEpoch(was *consumerMember, epoch int32) {
+	m.epoch = epoch
+	m.previousEpoch = was.epoch
+	if was.epoch == epoch {
+		m.previousEpoch = was.previousEpoch
+	}
+}
+
+func has(a assignor.Assignment, t assignor.TopicID, p int32) bool { return slices.Contains(a[t], p) }
+
+func overlaps(a, b assignor.Assignment) bool {
+	for t, ps := range a {
+		for _, p := range ps {
+			if has(b, t, p) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func subset(a, of assignor.Assignment) bool {
+	for t, ps := range a {
+		for _, p := range ps {
+			if !has(of, t, p) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func equal(a, b assignor.Assignment) bool { return subset(a, b) && subset(b, a) }

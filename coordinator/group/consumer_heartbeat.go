@@ -331,8 +331,8 @@ func samePtr(a, b *string) bool {
 	return *a == *b
 }
 
-// resolveRegex writes which topics a pattern matches now; internal topics are
-// for those who name them.
+// resolveRegex writes which topics a pattern matches now, internal ones too, as
+// Kafka's broker does.
 func (s *Shard) resolveRegex(st *step, g *consumerGroup, expression string, img *metadata.Image) (changed bool) {
 	re, err := compileRegex(expression)
 	if err != nil {
@@ -340,7 +340,7 @@ func (s *Shard) resolveRegex(st *step, g *consumerGroup, expression string, img 
 	}
 	r := &resolvedRegex{revision: img.Revision, timestamp: st.now.UnixMilli()}
 	for _, t := range img.Topics() {
-		if !t.Internal && re.MatchString(t.Name) {
+		if re.MatchString(t.Name) {
 			r.topics = append(r.topics, t.Name)
 		}
 	}

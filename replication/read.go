@@ -66,13 +66,7 @@ func (p *Partition) Read(o ReadOptions) (ReadResult, error) {
 			return res, err
 		}
 	}
-	upTo := res.HighWatermark
-	switch BoundOf(o.ReplicaID, o.Isolation) {
-	case BoundLastStable:
-		upTo = res.LastStableOffset
-	case BoundLogEnd:
-		upTo = res.LogEndOffset
-	}
+	upTo := res.end(BoundOf(o.ReplicaID, o.Isolation))
 	if res.Slice, err = log.Read(o.Offset, o.MaxBytes, upTo, o.MinOneBatch); err != nil {
 		return res, err
 	}
@@ -113,6 +107,18 @@ func (p *Partition) offsets(log *storage.Log) ReadResult {
 	res.HighWatermark = max(p.highWatermark(), res.LastStableOffset)
 	res.LogEndOffset = max(log.LogEndOffset(), res.HighWatermark)
 	return res
+}
+
+// end is the offset at which a reader's sight ends.
+func (r *ReadResult) end(b Bound) int64 {
+	switch b {
+	case BoundLastStable:
+		return r.LastStableOffset
+	case BoundLogEnd:
+		return r.LogEndOffset
+	case BoundHighWatermark:
+	}
+	return r.HighWatermark
 }
 
 // diverging compares the reader's last epoch with the log, see Diverges.
@@ -208,13 +214,7 @@ func (p *Partition) ListOffset(ts int64, o ListOptions) (ListedOffset, error) {
 	if o.ReplicaID < 0 && p.isLeader() && at.HighWatermark < p.state.epochStart {
 		lagging = kerr.OffsetNotAvailable
 	}
-	upTo := at.HighWatermark
-	switch BoundOf(o.ReplicaID, o.Isolation) {
-	case BoundLastStable:
-		upTo = at.LastStableOffset
-	case BoundLogEnd:
-		upTo = at.LogEndOffset
-	}
+	upTo := at.end(BoundOf(o.ReplicaID, o.Isolation))
 	switch ts {
 	case TimestampLatest:
 		return ListedOffset{Unknown, upTo, p.state.leaderEpoch}, lagging

@@ -1,11 +1,14 @@
 package replication
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,8 +52,8 @@ func traffic(t *testing.T, rng *rand.Rand) {
 				if _, err := p.Append(step.batch, AppendOptions{Acks: int16(-r.IntN(2)), Version: 13, Origin: step.origin}); err != nil {
 					t.Error(err)
 				}
-				if r.IntN(3) == 0 {
-					time.Sleep(time.Duration(r.IntN(200)) * time.Microsecond)
+				for range r.IntN(50) {
+					runtime.Gosched()
 				}
 			}
 		})
@@ -107,6 +110,7 @@ func trafficSteps(producer int) (steps []trafficStep, bytes int64) {
 func readTraffic(t *testing.T, p *Partition, bound Bound, left int64, rng *rand.Rand) {
 	o := from(0)
 	switch bound {
+	case BoundHighWatermark:
 	case BoundLastStable:
 		o.Isolation = 1
 	case BoundLogEnd:
@@ -173,6 +177,7 @@ func TestTrafficUnderChangesOfLeadership(t *testing.T) {
 	p := ledBy1(t, 1)
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
+	var refused atomic.Int64
 	acked := make([][]int64, 3)
 	for i := range acked {
 		wg.Go(func() {
@@ -185,7 +190,7 @@ func TestTrafficUnderChangesOfLeadership(t *testing.T) {
 				res, err := p.Append(batchOf(1, "v"), AppendOptions{Acks: -1})
 				if err == nil {
 					acked[i] = append(acked[i], res.FirstOffset)
-				} else if err != error(kerr.NotLeaderForPartition) {
+				} else if refused.Add(1); !errors.Is(err, kerr.NotLeaderForPartition) {
 					t.Error(err)
 					return
 				}
@@ -199,10 +204,18 @@ func TestTrafficUnderChangesOfLeadership(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		before := p.Snapshot().LogEnd
-		time.Sleep(200 * time.Microsecond)
-		if after := p.Snapshot().LogEnd; epoch%2 == 1 && after != before {
-			t.Fatalf("a follower's log grew from %d to %d", before, after)
+		before, tried := p.Snapshot().LogEnd, refused.Load()
+		if epoch%2 == 1 {
+			for refused.Load() < tried+10 && !t.Failed() {
+				runtime.Gosched()
+			}
+			if after := p.Snapshot().LogEnd; after != before {
+				t.Fatalf("a follower's log grew from %d to %d", before, after)
+			}
+			continue
+		}
+		for p.Snapshot().LogEnd < before+5 && !t.Failed() {
+			runtime.Gosched()
 		}
 	}
 	close(stop)

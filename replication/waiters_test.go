@@ -496,7 +496,7 @@ func wakeUpRound(t *testing.T, rng *rand.Rand, realTime bool) {
 	}
 	pause := func(r *rand.Rand) {
 		if !realTime {
-			time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
+			<-time.After(time.Duration(r.IntN(20)) * time.Millisecond)
 		}
 	}
 	var wg sync.WaitGroup

@@ -21,7 +21,7 @@ func describeProducers(b *Broker, r *Request) (kmsg.Response, error) {
 	for _, t := range req.Topics {
 		rt := kmsg.NewDescribeProducersResponseTopic()
 		rt.Topic = t.Topic
-		whole, message := b.topicError(img, t.Topic)
+		message, whole := topicProblem(img, t.Topic)
 		for _, n := range t.Partitions {
 			rp := kmsg.NewDescribeProducersResponseTopicPartition()
 			rp.Partition = n
@@ -38,16 +38,15 @@ func describeProducers(b *Broker, r *Request) (kmsg.Response, error) {
 	return resp, nil
 }
 
-// topicError tells what is wrong with a topic as a whole, for the client to
-// read.
-func (b *Broker) topicError(img *metadata.Image, name string) (error, string) {
+// topicProblem tells what is wrong with a topic as a whole, also in words.
+func topicProblem(img *metadata.Image, name string) (message string, err error) {
 	if problem := metadata.NameProblem(name); problem != "" {
-		return kerr.InvalidTopicException, problem
+		return problem, kerr.InvalidTopicException
 	}
 	if img.Topic(name) == nil {
-		return kerr.UnknownTopicOrPartition, kerr.UnknownTopicOrPartition.Description
+		return kerr.UnknownTopicOrPartition.Description, kerr.UnknownTopicOrPartition
 	}
-	return nil, ""
+	return "", nil
 }
 
 func (b *Broker) activeProducers(topic string, partition int32) ([]storage.ProducerState, error) {

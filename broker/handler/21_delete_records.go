@@ -2,13 +2,13 @@ package handler
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gregor-broker/gregor/protocol"
 	"github.com/gregor-broker/gregor/replication"
+	"github.com/gregor-broker/gregor/storage"
 )
 
 // deleteRecords answers DeleteRecords (KIP-107), versions 0 to 2; v2 is
@@ -29,7 +29,7 @@ func deleteRecords(b *Broker, r *Request) (kmsg.Response, error) {
 	defer cancel()
 
 	topics := mergeDeletions(req.Topics)
-	waits := make([]*replication.LowWatermarkWait, 0)
+	var waits []*replication.LowWatermarkWait
 	for _, t := range topics {
 		rt := kmsg.NewDeleteRecordsResponseTopic()
 		rt.Topic = t.Topic
@@ -65,6 +65,7 @@ func deleteRecords(b *Broker, r *Request) (kmsg.Response, error) {
 func mergeDeletions(asked []kmsg.DeleteRecordsRequestTopic) []kmsg.DeleteRecordsRequestTopic {
 	var topics []kmsg.DeleteRecordsRequestTopic
 	topicAt := map[string]int{}
+	partitionAt := map[storage.TopicPartition]int{}
 	for _, t := range asked {
 		i, ok := topicAt[t.Topic]
 		if !ok {
@@ -72,14 +73,15 @@ func mergeDeletions(asked []kmsg.DeleteRecordsRequestTopic) []kmsg.DeleteRecords
 			topicAt[t.Topic] = i
 			topics = append(topics, kmsg.DeleteRecordsRequestTopic{Topic: t.Topic})
 		}
+		merged := &topics[i]
 		for _, p := range t.Partitions {
-			parts := topics[i].Partitions
-			same := slices.IndexFunc(parts, func(q kmsg.DeleteRecordsRequestTopicPartition) bool { return q.Partition == p.Partition })
-			if same >= 0 {
-				parts[same].Offset = p.Offset
-			} else {
-				topics[i].Partitions = append(parts, p)
+			tp := storage.TopicPartition{Topic: t.Topic, Partition: p.Partition}
+			if j, ok := partitionAt[tp]; ok {
+				merged.Partitions[j].Offset = p.Offset
+				continue
 			}
+			partitionAt[tp] = len(merged.Partitions)
+			merged.Partitions = append(merged.Partitions, p)
 		}
 	}
 	return topics

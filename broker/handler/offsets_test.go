@@ -229,9 +229,12 @@ func TestDeleteRecordsTwiceTheSame(t *testing.T) {
 	for range 2 {
 		rt := kmsg.NewDeleteRecordsRequestTopic()
 		rt.Topic = "t"
-		for _, n := range []int32{1, 0, 7, 1} {
+		for i, n := range []int32{1, 0, 7, 1, 0} {
 			rp := kmsg.NewDeleteRecordsRequestTopicPartition()
 			rp.Partition = n
+			if i == 4 {
+				rp.Offset = int64(len(req.Topics) + 2) // the last one counts
+			}
 			rt.Partitions = append(rt.Partitions, rp)
 		}
 		req.Topics = append(req.Topics, rt)
@@ -239,6 +242,9 @@ func TestDeleteRecordsTwiceTheSame(t *testing.T) {
 	resp := ask[*kmsg.DeleteRecordsResponse](l, req, 2)
 	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 3 {
 		t.Fatalf("%+v", resp.Topics)
+	}
+	if p := resp.Topics[0].Partitions[1]; p.Partition != 0 || p.LowWatermark != 3 {
+		t.Fatalf("%+v", p)
 	}
 	if resp := ask[*kmsg.DeleteRecordsResponse](l, kmsg.NewPtrDeleteRecordsRequest(), 2); len(resp.Topics) != 0 {
 		t.Fatalf("%+v", resp.Topics)

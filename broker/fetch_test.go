@@ -12,6 +12,7 @@ import (
 	"github.com/gregor-broker/gregor/protocol"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"pgregory.net/rapid"
 )
 
 type fetched = kmsg.FetchResponseTopicPartition
@@ -61,7 +62,7 @@ func (c *client) only(r *kmsg.FetchResponse) fetched {
 }
 
 // offsets are the first and the next offset of whole batches.
-func offsets(t testing.TB, b []byte) (first, next int64) {
+func offsets(t rapid.TB, b []byte) (first, next int64) {
 	t.Helper()
 	first = -1
 	for len(b) > 0 {

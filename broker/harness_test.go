@@ -34,6 +34,7 @@ type testBroker struct {
 	logs       *storage.Manager
 	addr       string
 	mem        *memListener
+	store      *memstore.Store
 }
 
 // startBroker starts a broker that the end of the test stops. opts may change
@@ -62,6 +63,7 @@ func startBroker(t testing.TB, opts func(*Options), settings ...config.Line) *te
 	b.addr = l.Addr().String()
 	port := int32(l.Addr().(*net.TCPAddr).Port)
 	store := memstore.New()
+	b.store = store
 	b.controller, err = controller.New(controller.Options{
 		Store: store, NodeID: 1, Exclusive: true, Log: log,
 		Features: map[string]int16{"metadata.version": 30},

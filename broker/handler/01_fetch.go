@@ -166,28 +166,19 @@ func (f *fetchCall) begin() {
 }
 
 // read reads one partition into the response, and out of it again if onlyNews
-// is set and there is no news. It reports whether there was news.
-func (f *fetchCall) read(e *fetchEntry, onlyNews bool) bool {
+// is set and there is no news.
+func (f *fetchCall) read(e *fetchEntry, onlyNews bool) {
 	res := f.resp.add(e)
-	err := e.find(f.b, f.byID())
-	if err == nil {
-		f.known = true
-		res.ReadResult, err = e.part.Read(replication.ReadOptions{
-			Offset: e.offset, MaxBytes: max(0, min(int(e.maxBytes), f.maxBytes-f.bytes)), MinOneBatch: !f.served,
-			Isolation: f.req.IsolationLevel, CurrentLeaderEpoch: e.leaderEpoch, LastFetchedEpoch: e.lastEpoch,
-			ReplicaID: f.replicaID, BrokerEpoch: f.brokerEpoch, LogStart: e.logStart,
-			AllowFollower: f.req.Version >= 11,
-		})
-		f.hurry = f.hurry || err != nil || res.Diverging != nil || res.PreferredReplica >= 0
-	} else if code := protocol.Code(err); code != kerr.UnknownTopicOrPartition.Code && code != kerr.UnknownTopicID.Code {
-		f.known, f.hurry = true, true
+	err := f.readPartition(e, res)
+	if err != nil && e.part != nil && e.part.Gone() != nil {
+		// Deleted, and perhaps created anew; who waited for it hears of it.
+		f.hurry = true
+		e.unwatch()
+		err = f.readPartition(e, res)
 	}
 	if err != nil {
 		f.failed(e, res, err)
-		if e.part == nil {
-			res.Aborted = []storage.AbortedTxn{} // as Kafka has it
-		}
-		return true
+		return
 	}
 	if f.req.IsolationLevel == 1 && res.Aborted == nil {
 		res.Aborted = []storage.AbortedTxn{} // none, but not null
@@ -196,9 +187,27 @@ func (f *fetchCall) read(e *fetchEntry, onlyNews bool) bool {
 	f.served = f.served || res.Slice.Len > 0
 	if onlyNews && !res.news() {
 		f.resp.dropLast()
-		return false
 	}
-	return true
+}
+
+// readPartition looks the partition up and reads it.
+func (f *fetchCall) readPartition(e *fetchEntry, res *fetchResult) error {
+	if err := e.find(f.b, f.byID()); err != nil {
+		if code := protocol.Code(err); code != kerr.UnknownTopicOrPartition.Code && code != kerr.UnknownTopicID.Code {
+			f.known, f.hurry = true, true
+		}
+		return err
+	}
+	f.known = true
+	var err error
+	res.ReadResult, err = e.part.Read(replication.ReadOptions{
+		Offset: e.offset, MaxBytes: max(0, min(int(e.maxBytes), f.maxBytes-f.bytes)), MinOneBatch: !f.served,
+		Isolation: f.req.IsolationLevel, CurrentLeaderEpoch: e.leaderEpoch, LastFetchedEpoch: e.lastEpoch,
+		ReplicaID: f.replicaID, BrokerEpoch: f.brokerEpoch, LogStart: e.logStart,
+		AllowFollower: f.req.Version >= 11,
+	})
+	f.hurry = f.hurry || err != nil || res.Diverging != nil || res.PreferredReplica >= 0
+	return err
 }
 
 // failed makes res the answer of a partition that could not be read.
@@ -214,8 +223,8 @@ func (f *fetchCall) failed(e *fetchEntry, res *fetchResult, err error) {
 			f.nameLeader(e, res)
 		}
 	}
-	if e.part != nil && e.part.Gone() != nil {
-		e.unwatch() // the next poll looks it up again
+	if e.part == nil {
+		res.Aborted = []storage.AbortedTxn{} // as Kafka has it
 	}
 }
 

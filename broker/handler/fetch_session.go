@@ -492,8 +492,7 @@ func (s *fetchSession) requeue(f *fetchCall, unread []*replication.Watch) {
 		if e.watch != nil {
 			s.watcher.Requeue(e.watch)
 		} else if !e.lost {
-			e.lost = true
-			s.lost = append(s.lost, e)
+			s.link(f, e)
 		}
 	}
 }

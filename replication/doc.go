@@ -19,13 +19,13 @@
 //	Manager.mu       which partitions exist
 //	Partition.role   who leads, in which epoch; held shared across an append,
 //	                 so that an append never straddles a change of leadership
-//	(storage)        the log's own locks
 //	Partition.mu     high watermark, follower progress, waiters
-//	Watcher.mu, ProduceWait.mu
+//	Watcher.mu, ProduceWait.mu, the log's own locks: storage calls nothing here
+//	                 while it holds one
 //
-// Callbacks (HighWatermarkListener, the function of NotifyAt, the leadership
-// listeners) run while some of these locks are held: they must not block and
-// must not call back into the package. Store what was told and signal.
+// Callbacks (of NotifyAt, OnHighWatermark, OnLeadership) run while some of
+// these locks are held or metadata waits: they must not block and, but for
+// OnLeadership, not call back into the package. Store what was told and signal.
 //
 // # What is committed
 //

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -32,8 +33,9 @@ type Partition struct {
 	// logEnd is the highest log end reported by an append.
 	logEnd int64
 	// watermark is the high watermark. It never moves back while this broker
-	// leads.
-	watermark int64
+	// leads. It is stored under mu and read without, so that readers do not
+	// wait for who moves it.
+	watermark atomic.Int64
 	followers []Replica
 	progress  progress
 	acks      acks
@@ -196,7 +198,7 @@ func (p *Partition) appended(end, bytes int64) {
 func (p *Partition) advance() {
 	s := &p.state
 	mark := Watermark(Progress{
-		Leader: p.env.nodeID, LogEnd: p.logEnd, Current: p.watermark,
+		Leader: p.env.nodeID, LogEnd: p.logEnd, Current: p.watermark.Load(),
 		ISR: s.isr, Followers: p.followers, MinISR: s.minISR,
 		NowMs: p.nowForLag(), MaxLagMs: p.env.maxLagMs, Eligible: p.eligible,
 	})
@@ -219,9 +221,9 @@ func (p *Partition) eligible(id int32) bool {
 // moved sets the high watermark and tells everybody for whom something changed
 // since the last call. The caller holds role and mu.
 func (p *Partition) moved(mark int64) {
-	from := p.watermark
+	from := p.watermark.Load()
 	if mark != from {
-		p.watermark = mark
+		p.watermark.Store(mark)
 		p.state.log.SetHighWatermark(mark)
 		p.acks.reached(mark, p.ackError())
 		for _, l := range p.listeners {
@@ -247,11 +249,11 @@ func (p *Partition) ackError() error {
 // and mu.
 func (p *Partition) push(from int64) {
 	g := &p.progress
-	g.reached(p.watermark)
+	g.reached(p.watermark.Load())
 	if p.watches == nil {
 		return
 	}
-	markMoved := p.watermark != from
+	markMoved := p.watermark.Load() != from
 	// Of what this process did not append it does not know the bytes.
 	unmeasured := markMoved && from < g.unmeasured
 	stableMoved, stableLags := p.moveStable()
@@ -285,8 +287,8 @@ func (p *Partition) moveStable() (moved, lags bool) {
 	}
 	g := &p.progress
 	stable := p.state.log.LastStableOffset()
-	moved, lags = stable != g.stable, g.stableLags || stable < p.watermark
-	g.stable, g.stableLags = stable, stable < p.watermark
+	moved, lags = stable != g.stable, g.stableLags || stable < p.watermark.Load()
+	g.stable, g.stableLags = stable, stable < p.watermark.Load()
 	return moved, lags
 }
 
@@ -305,7 +307,7 @@ func (p *Partition) watch(n *Watch) {
 	if n.bound == BoundLastStable {
 		if p.nStable++; p.nStable == 1 && p.state.log != nil {
 			g.stable = p.state.log.LastStableOffset()
-			g.stableLags = g.stable < p.watermark
+			g.stableLags = g.stable < p.watermark.Load()
 		}
 	}
 	n.next, n.linked = p.watches, true
@@ -358,7 +360,7 @@ func (p *Partition) outcomeLocked(offset int64) (decided bool, err error) {
 	if _, err := p.leads(); err != nil {
 		return true, err
 	}
-	if p.watermark < offset {
+	if p.watermark.Load() < offset {
 		return false, nil
 	}
 	return true, p.ackError()
@@ -407,7 +409,7 @@ func (p *Partition) OnHighWatermark(fn func(highWatermark int64)) (remove func()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.listeners = append(p.listeners, l)
-	fn(p.watermark)
+	fn(p.watermark.Load())
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -453,11 +455,7 @@ func (p *Partition) Snapshot() Snapshot {
 	return snap
 }
 
-func (p *Partition) highWatermark() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.watermark
-}
+func (p *Partition) highWatermark() int64 { return p.watermark.Load() }
 
 // LeaderEpoch is the epoch of the leader in the metadata applied last.
 func (p *Partition) LeaderEpoch() int32 {

@@ -23,7 +23,8 @@ func newPartition(env *environment, topic string, id storage.TopicID, index int3
 	p := &Partition{topic: topic, id: id, index: index, internal: internal, env: env}
 	p.state = state{log: log, offline: offline, leader: -1, leaderEpoch: NoEpoch, partitionEpoch: -1}
 	if log != nil {
-		p.logEnd, p.watermark = log.LogEndOffset(), log.HighWatermark()
+		p.logEnd = log.LogEndOffset()
+		p.watermark.Store(log.HighWatermark())
 	}
 	return p
 }

@@ -233,9 +233,8 @@ func (e *editor) putPartition(kv KV) error {
 		return err
 	}
 	p := r.partition(kv.ModRevision)
-	e.markOffline(p)
 	if t, ok := e.ids.get(id); ok && int(n) < len(t.Partitions) {
-		e.own(t).Partitions[n] = p
+		e.own(t).Partitions[n] = e.marked(p)
 		return nil
 	}
 	s := e.ownStaged(id)
@@ -332,7 +331,7 @@ func (e *editor) takeStaged(id ID, parts []*Partition, n int) ([]*Partition, err
 		if !ok || i >= len(s.parts) || s.parts[i] == nil {
 			return nil, fmt.Errorf("names partition %d, which is not there", i)
 		}
-		parts = append(parts, s.parts[i])
+		parts = append(parts, e.marked(s.parts[i]))
 	}
 	s = e.ownStaged(id)
 	clear(s.parts[:n])
@@ -349,6 +348,7 @@ func (e *editor) delTopic(name string) {
 	e.ids.del(t.ID)
 	s := e.ownStaged(t.ID)
 	for n, p := range t.Partitions {
+		p = unmarked(p)
 		if n < len(s.parts) {
 			s.parts[n] = p
 		} else {
@@ -463,14 +463,31 @@ func (e *editor) markAllOffline() {
 	for _, t := range changed {
 		t = e.own(t)
 		for n, p := range t.Partitions {
-			clone := *p
-			e.markOffline(&clone)
-			t.Partitions[n] = &clone
+			t.Partitions[n] = e.marked(unmarked(p))
 		}
 	}
 }
 
-func (e *editor) markOffline(p *Partition) { p.OfflineReplicas = e.offline(p) }
+// marked returns p with its offline replicas. Staged partitions are not marked,
+// because nobody would keep that up to date.
+func (e *editor) marked(p *Partition) *Partition {
+	offline := e.offline(p)
+	if len(offline) == 0 {
+		return p
+	}
+	clone := *p
+	clone.OfflineReplicas = offline
+	return &clone
+}
+
+func unmarked(p *Partition) *Partition {
+	if len(p.OfflineReplicas) == 0 {
+		return p
+	}
+	clone := *p
+	clone.OfflineReplicas = nil
+	return &clone
+}
 
 func (e *editor) offline(p *Partition) []int32 {
 	var offline []int32

@@ -32,13 +32,14 @@ func Place(brokers []*Broker, partitions, replicationFactor int, rand Rand) (rep
 	return replicas, ""
 }
 
-// placer deals brokers out in rounds, as cards: rack by rack, and within a rack
-// broker by broker, from a random place on.
+// placer deals brokers out in rounds, as cards. Leaders come from one pack, in
+// which the racks alternate, so that every broker leads equally often; the
+// other replicas come from a pack per rack, beginning with the rack after the
+// leader's.
 type placer struct {
-	racks []*rackList
-	// first is the rack of the next leader.
-	first int
-	rand  Rand
+	racks   []*rackList
+	leaders dealer
+	rackOf  map[int32]int
 }
 
 type rackList struct {
@@ -49,19 +50,17 @@ type rackList struct {
 type dealer struct {
 	ids []int32
 	at  int
-	// dealt counts since the ids were last shuffled.
-	dealt int
 }
 
 func newPlacer(brokers []*Broker, rand Rand) *placer {
 	byRack := map[string]*rackList{}
-	var names []string
+	p := &placer{rackOf: map[int32]int{}}
 	for _, b := range brokers {
 		r := byRack[b.Rack]
 		if r == nil {
 			r = &rackList{}
 			byRack[b.Rack] = r
-			names = append(names, b.Rack)
+			p.racks = append(p.racks, r)
 		}
 		if b.Active() {
 			r.up.ids = append(r.up.ids, b.ID)
@@ -69,27 +68,32 @@ func newPlacer(brokers []*Broker, rand Rand) *placer {
 			r.fenced.ids = append(r.fenced.ids, b.ID)
 		}
 	}
-	slices.Sort(names)
-	p := &placer{rand: rand}
-	for _, name := range names {
-		r := byRack[name]
-		r.up.shuffle(rand)
-		r.fenced.shuffle(rand)
-		p.racks = append(p.racks, r)
+	shuffle(p.racks, rand)
+	for i, r := range p.racks {
+		shuffle(r.up.ids, rand)
+		shuffle(r.fenced.ids, rand)
+		for _, id := range r.up.ids {
+			p.rackOf[id] = i
+		}
 	}
-	for i := len(p.racks) - 1; i > 0; i-- {
-		j := rand.IntN(i + 1)
-		p.racks[i], p.racks[j] = p.racks[j], p.racks[i]
+	for i, more := 0, true; more; i++ {
+		more = false
+		for _, r := range p.racks {
+			if i < len(r.up.ids) {
+				p.leaders.ids = append(p.leaders.ids, r.up.ids[i])
+				more = true
+			}
+		}
 	}
+	p.leaders.at = rand.IntN(len(p.leaders.ids))
 	return p
 }
 
-func (d *dealer) shuffle(rand Rand) {
-	for i := len(d.ids) - 1; i > 0; i-- {
+func shuffle[T any](list []T, rand Rand) {
+	for i := len(list) - 1; i > 0; i-- {
 		j := rand.IntN(i + 1)
-		d.ids[i], d.ids[j] = d.ids[j], d.ids[i]
+		list[i], list[j] = list[j], list[i]
 	}
-	d.dealt = 0
 }
 
 // deal returns the next id that is not yet in taken, false if there is none.
@@ -104,29 +108,27 @@ func (d *dealer) deal(taken []int32) (int32, bool) {
 	return 0, false
 }
 
-// next returns the replicas of one partition. There are enough brokers.
+// next returns the replicas of one partition. There are enough brokers. The
+// leader's rack comes last in each round, since it has one already.
 func (p *placer) next(rf int) []int32 {
-	taken := make([]int32, 0, rf)
-	start := p.first
-	p.first = (p.first + 1) % len(p.racks)
-	// The leader must be up; the others prefer a rack that has none yet.
-	for _, fenced := range []bool{false, true} {
-		for len(taken) < rf {
-			before := len(taken)
-			for i := 0; i < len(p.racks) && len(taken) < rf; i++ {
-				r := p.racks[(start+i)%len(p.racks)]
-				d := &r.up
-				if fenced {
-					d = &r.fenced
+	leader, _ := p.leaders.deal(nil)
+	taken := append(make([]int32, 0, rf), leader)
+	rounds := func(pack func(*rackList) *dealer) {
+		for progress := true; progress; {
+			progress = false
+			for i := range p.racks {
+				if len(taken) == rf {
+					return
 				}
-				if id, ok := d.deal(taken); ok {
+				r := p.racks[(p.rackOf[leader]+1+i)%len(p.racks)]
+				if id, ok := pack(r).deal(taken); ok {
 					taken = append(taken, id)
+					progress = true
 				}
-			}
-			if len(taken) == before {
-				break
 			}
 		}
 	}
+	rounds(func(r *rackList) *dealer { return &r.up })
+	rounds(func(r *rackList) *dealer { return &r.fenced })
 	return taken
 }

@@ -62,16 +62,18 @@ func (c *Controller) topicRequest(ctx context.Context, decide func(*metadata.Ima
 	failed func(error) []metadata.TopicResult, validateOnly bool,
 ) []metadata.TopicResult {
 	var results []metadata.TopicResult
-	err := c.submit(&request{ctx: ctx, decide: func(img *metadata.Image, retried bool) (plans []metadata.Plan) {
+	err := c.submit(&request{ctx: ctx, decide: func(img *metadata.Image, retried bool) (plans []metadata.Plan, ok bool) {
 		decisions := decide(img, retried)
 		results = make([]metadata.TopicResult, len(decisions))
+		ok = true
 		for i, d := range decisions {
 			results[i] = d.Result
+			ok = ok && d.Result.Err == nil
 			if !validateOnly {
 				plans = append(plans, d.Plan)
 			}
 		}
-		return plans
+		return plans, ok
 	}})
 	if err != nil {
 		return failed(err)
@@ -83,16 +85,18 @@ func (c *Controller) topicRequest(ctx context.Context, decide func(*metadata.Ima
 // metrics subscriptions.
 func (c *Controller) AlterConfigs(ctx context.Context, alterations []metadata.ConfigAlteration, validateOnly bool) []metadata.ConfigResult {
 	var results []metadata.ConfigResult
-	err := c.submit(&request{ctx: ctx, elects: metadata.AffectsElections(alterations), decide: func(img *metadata.Image, _ bool) (plans []metadata.Plan) {
+	err := c.submit(&request{ctx: ctx, elects: metadata.AffectsElections(alterations), decide: func(img *metadata.Image, _ bool) (plans []metadata.Plan, ok bool) {
 		decisions := metadata.AlterConfigs(img, &c.env, alterations)
 		results = make([]metadata.ConfigResult, len(decisions))
+		ok = true
 		for i, d := range decisions {
 			results[i] = d.Result
+			ok = ok && d.Result.Err == nil
 			if !validateOnly {
 				plans = append(plans, d.Plan)
 			}
 		}
-		return plans
+		return plans, ok
 	}})
 	if err != nil {
 		results = make([]metadata.ConfigResult, len(alterations))

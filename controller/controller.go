@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,6 +111,8 @@ type Controller struct {
 	session   session
 	swept     sweepState
 	lastWrite int64
+	// retryDelay is the pause after an error of the store.
+	retryDelay time.Duration
 
 	mu sync.Mutex
 	// queue holds requests that the decision loop has not taken yet.
@@ -153,6 +154,8 @@ func New(opts Options) (*Controller, error) {
 		},
 		log:  opts.Log,
 		wake: make(chan struct{}, 1),
+
+		retryDelay: defaultRetryDelay,
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.published.Store(metadata.Empty())
@@ -197,37 +200,10 @@ func (c *Controller) start(ctx context.Context) error {
 	c.wg.Add(2)
 	go c.watchLoop(img)
 	go c.decisionLoop()
-	if err := c.await(ctx, func(img *metadata.Image) bool {
-		return img.Standing(c.opts.NodeID, c.opts.Incarnation) == metadata.Serving
-	}); err != nil {
-		return err
-	}
-	// The partitions that lost their leader with this node's last process get
-	// one in the controller's next writes. Whoever starts a node wants to use
-	// it, so that is waited for; but not for ever, since a partition may have
-	// a reason (an offline directory) to stay without.
-	elected, cancel := context.WithTimeout(ctx, c.opts.SessionTimeout)
-	defer cancel()
-	if err := c.await(elected, c.ledAgain); err != nil {
-		if elected.Err() == nil || ctx.Err() != nil {
-			return err
-		}
-		c.log.Warn().Msg("partitions that this broker may lead have no leader yet")
-	}
-	return nil
-}
-
-// ledAgain says whether every partition that this node may lead has a leader.
-func (c *Controller) ledAgain(img *metadata.Image) bool {
-	id := c.opts.NodeID
-	for _, t := range img.Topics() {
-		for _, p := range t.Partitions {
-			if p.Leader < 0 && (slices.Contains(p.ISR, id) || slices.Contains(p.ELR, id) || slices.Equal(p.LastKnownELR, []int32{id})) {
-				return false
-			}
-		}
-	}
-	return true
+	return c.await(ctx, func(img *metadata.Image) bool {
+		return img.Standing(c.opts.NodeID, c.opts.Incarnation) == metadata.Serving &&
+			!metadata.AwaitsElection(img, c.opts.NodeID)
+	})
 }
 
 // form loads the image, after making the store a cluster if it is none.

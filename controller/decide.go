@@ -11,8 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// retryDelay is how long the decision loop waits after an error of the store.
-const retryDelay = 100 * time.Millisecond
+// defaultRetryDelay is how long the decision loop waits after an error of the store.
+const defaultRetryDelay = 100 * time.Millisecond
 
 // txnTimeout bounds one transaction. Its outcome is then unknown, and the same
 // compares are tried again.
@@ -28,8 +28,9 @@ type request struct {
 	// decide makes the plans for the request on an image, and keeps the
 	// results for when they are in the store. It may be called again, on a
 	// later image; retried says that the plans of an earlier call may have
-	// been carried out without our learning of it.
-	decide func(img *metadata.Image, retried bool) []metadata.Plan
+	// been carried out without our learning of it. ok says that no part of
+	// the request was answered with an error.
+	decide func(img *metadata.Image, retried bool) (plans []metadata.Plan, ok bool)
 	// done receives nil once the plans are in the store and applied here.
 	done    chan error
 	retried bool
@@ -122,7 +123,7 @@ func (c *Controller) decisionLoop() {
 			c.signal()
 		case err != nil:
 			c.log.Error().Err(err).Msg("metadata store")
-			c.pause(retryDelay)
+			c.pause(c.retryDelay)
 			c.signal()
 		}
 	}
@@ -236,8 +237,20 @@ func (c *Controller) refuseQueue(img *metadata.Image) {
 		return
 	}
 	for _, r := range c.takeQueue() {
-		r.done <- kerr.NotController
+		if r.retried && c.wasDone(img, r) {
+			r.done <- nil
+		} else {
+			r.done <- kerr.NotController
+		}
 	}
+}
+
+// wasDone says whether a request of which we did not learn the outcome was
+// carried out. The image shows our successor's election, so that what is not in
+// it by now never will be: our writes fail from there on.
+func (c *Controller) wasDone(img *metadata.Image, r *request) bool {
+	plans, ok := r.decide(img, true)
+	return ok && !slices.ContainsFunc(plans, func(p metadata.Plan) bool { return !p.Empty() })
 }
 
 // serveQueue decides on all queued requests, packs their plans into as few
@@ -278,7 +291,7 @@ func (c *Controller) serveQueue(img *metadata.Image) error {
 func (c *Controller) decideRound(img *metadata.Image, queue []*request) (round, rest []*request, plans []metadata.Plan, err error) {
 	touched := map[string]bool{}
 	for i, r := range queue {
-		made := r.decide(img, r.retried)
+		made, _ := r.decide(img, r.retried)
 		if touches(touched, made) {
 			return round, queue[i:], plans, nil
 		}
@@ -493,7 +506,7 @@ func (c *Controller) awaitRevision(revision int64) (*metadata.Image, error) {
 // a conflict was with must come. It does not wait for ever, since a conflict
 // with a write of ours whose answer was lost may already be in the image.
 func (c *Controller) awaitNews(base int64) error {
-	ctx, cancel := context.WithTimeout(c.ctx, retryDelay)
+	ctx, cancel := context.WithTimeout(c.ctx, c.retryDelay)
 	defer cancel()
 	err := c.await(ctx, func(img *metadata.Image) bool { return img.Revision > base })
 	if err != nil && c.ctx.Err() != nil {

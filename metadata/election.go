@@ -192,3 +192,17 @@ func Sweep(img *Image, env *Env) []Change {
 	}
 	return changes
 }
+
+// AwaitsElection says whether the controller still has to make leaders out of
+// brokers that are up, for partitions that a broker is a replica of.
+func AwaitsElection(img *Image, id int32) bool {
+	r := rules{active: img.active, lossy: img.lossy, minISR: 1}
+	for _, t := range img.topics.all() {
+		for _, p := range t.Partitions {
+			if p.Leader == NoLeader && slices.Contains(p.Replicas, id) && p.reassess(r).Leader != NoLeader {
+				return true
+			}
+		}
+	}
+	return false
+}

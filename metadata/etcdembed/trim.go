@@ -33,11 +33,12 @@ func trimDatabase(dir string) error {
 		used = tx.Size()
 		return nil
 	})
+	if err == nil && used > 0 && used < info.Size() {
+		// Under the database's lock: another server may be about to open it.
+		err = os.Truncate(path, used)
+	}
 	if err = errors.Join(err, db.Close()); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if used <= 0 || used >= info.Size() {
-		return nil
-	}
-	return os.Truncate(path, used)
+	return nil
 }

@@ -8,13 +8,18 @@ import (
 	"strings"
 )
 
-// ProducerIDsKey is the key of the next producer id, for who wants to read
-// nothing else.
-const ProducerIDsKey = "producer_ids"
+// The keys for who wants to read nothing else: FromKVs makes an image of them
+// alone.
+const (
+	// ClusterKey is the key of the cluster's id.
+	ClusterKey = "cluster"
+	// ProducerIDsKey is the key of the next producer id.
+	ProducerIDsKey = "producer_ids"
+)
 
 // The keys of the store; see the package comment.
 const (
-	keyCluster         = "cluster"
+	keyCluster         = ClusterKey
 	keyController      = "controller"
 	keyControllerEpoch = "controller_epoch"
 	keyProducerIDs     = ProducerIDsKey

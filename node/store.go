@@ -107,7 +107,7 @@ func etcdTLS(v *config.Values) (*tls.Config, error) {
 // storedClusterID is the id of the cluster that a store knows, or a new one
 // where it knows none.
 func storedClusterID(ctx context.Context, store metadata.Store) (string, error) {
-	kvs, revision, err := store.Get(ctx, "")
+	kvs, revision, err := store.Get(ctx, metadata.ClusterKey)
 	if err != nil {
 		return "", err
 	}

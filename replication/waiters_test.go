@@ -611,6 +611,7 @@ func BenchmarkAppendWakes(b *testing.B) {
 		})
 	}
 }
+
 func TestProduceWaitSurvivesANewEpochOfTheSameLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := ledBy1(t, 1, 2)

@@ -103,7 +103,7 @@ func TestRoundTrip(t *testing.T) {
 							i, a.Partition, a.Offset, a.Timestamp, i, want[i].Timestamp)
 					}
 				}
-				for _, name := range clientNames() {
+				for _, name := range clientNames(b) {
 					t.Run(name, func(t *testing.T) {
 						reader := client(t, b, name)
 						if !slices.Contains(reader.Codecs(), codec) {
@@ -186,7 +186,7 @@ func TestIdempotent(t *testing.T) {
 func TestKeyedPartitioning(t *testing.T) {
 	onAll(t, func(t *testing.T, b *harness.Broker) {
 		placed := map[string]int32{}
-		for _, name := range clientNames() {
+		for _, name := range clientNames(b) {
 			c := client(t, b, name)
 			topic := createTopic(t, b, 7)
 			var recs []harness.Record

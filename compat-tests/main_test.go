@@ -21,6 +21,7 @@ var (
 	clientsFlag = flag.String("clients", "go", "go: franz-go only; all: every client and tool")
 	gregorAddr  = flag.String("gregor-addr", "", "use the gregor that listens here instead of starting one")
 	kafkaAddr   = flag.String("kafka-addr", "", "use the Apache Kafka that listens here instead of starting one")
+	javaLines   = flag.String("java", strings.Join(harness.JavaLines, ","), "versions of the Java client; all: every line since 0.11")
 	keep        = flag.Bool("keep", false, "keep the brokers' directories")
 )
 
@@ -159,13 +160,21 @@ func startBroker(name string) (*harness.Broker, error) {
 }
 
 // clientNames lists the clients of this run.
-func clientNames() []string {
+func clientNames(b *harness.Broker) []string {
 	names := []string{"franz-go"}
 	if *clientsFlag != "all" {
 		return names
 	}
 	names = append(names, "librdkafka")
-	for _, line := range harness.JavaLines {
+	lines := *javaLines
+	if lines == "all" {
+		lines = harness.AllJavaLines
+	}
+	for line := range strings.SplitSeq(lines, ",") {
+		// Apache Kafka 4 refuses clients before 1.0 (KIP-896); gregor does not.
+		if b.Name == "kafka" && !harness.AtLeast(line, 1, 0) {
+			continue
+		}
 		names = append(names, "java-"+line)
 	}
 	return names
@@ -204,7 +213,7 @@ func client(t *testing.T, b *harness.Broker, name string) harness.Client {
 func onEach(t *testing.T, f func(t *testing.T, b *harness.Broker, c harness.Client)) {
 	t.Helper()
 	onAll(t, func(t *testing.T, b *harness.Broker) {
-		for _, name := range clientNames() {
+		for _, name := range clientNames(b) {
 			t.Run(name, func(t *testing.T) { f(t, b, client(t, b, name)) })
 		}
 	})

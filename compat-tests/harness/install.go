@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 )
 
 // Versions that are installed. Changing one here is all it takes.
@@ -18,6 +17,19 @@ const (
 // JavaLines are the lines of the Java client that are tried: the newest, the
 // last of the 2.x line, and the first with everything message format v2 has.
 var JavaLines = []string{"4.3.1", "2.8.2", "1.1.1"}
+
+// AllJavaLines are the lines with a data path of their own since record format
+// v2 came, for a wider run than the default.
+const AllJavaLines = "0.11.0.3,1.0.2,1.1.1,2.0.1,2.1.1,2.4.1,2.8.2,3.0.2,3.3.2,3.6.2,3.9.1,4.0.0,4.1.1,4.3.1"
+
+// AtLeast tells whether a version is major.minor or later.
+func AtLeast(version string, major, minor int) bool {
+	var a, b int
+	if _, err := fmt.Sscanf(version, "%d.%d", &a, &b); err != nil {
+		return false
+	}
+	return a > major || a == major && b >= minor
+}
 
 // root is the directory of compat-tests, wherever the tests run from.
 func root() string {
@@ -93,11 +105,16 @@ func Java(version, bootstrap string) (Client, error) {
 	}
 	sources := []string{source("java", "src", "Compat.java")}
 	codecs := []string{"none", "gzip", "snappy", "lz4"}
-	if !strings.HasPrefix(version, "1.") && !strings.HasPrefix(version, "0.") {
-		sources = append(sources, source("java", "src", "Modern.java"))
+	if AtLeast(version, 1, 1) {
+		sources = append(sources, source("java", "src", "Since11.java"))
+	}
+	if AtLeast(version, 2, 1) {
 		codecs = append(codecs, "zstd")
 	}
-	if strings.HasPrefix(version, "4.") {
+	if AtLeast(version, 2, 8) {
+		sources = append(sources, source("java", "src", "Modern.java"))
+	}
+	if AtLeast(version, 4, 0) {
 		sources = append(sources, source("java", "src", "Latest.java"))
 	}
 	inputs, err := contents(sources...)

@@ -11,7 +11,6 @@ import java.util.ArrayList;
 import java.util.Base64;
 import java.util.Collection;
 import java.util.Collections;
-import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -26,9 +25,7 @@ import java.util.concurrent.TimeUnit;
 import org.apache.kafka.clients.admin.AdminClient;
 import org.apache.kafka.clients.admin.Config;
 import org.apache.kafka.clients.admin.ConfigEntry;
-import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
-import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.admin.TopicDescription;
 import org.apache.kafka.clients.consumer.Consumer;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
@@ -51,8 +48,8 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /**
- * The command language of the compatibility tests, spoken by the Java client. Compiles with every line from 1.1 to 4.x:
- * what changed between them is called by reflection, what came later stands in Modern.
+ * The command language of the compatibility tests, spoken by the Java client. Compiles with every line from 0.11 to 4.x:
+ * what changed between them is called by reflection, what came later stands in Since11, Modern and Latest.
  */
 public class Compat {
     static final long LIMIT_MS = 60_000;
@@ -83,8 +80,7 @@ public class Compat {
     void refuse(Throwable t) {
         while ((t instanceof ExecutionException || t instanceof java.lang.reflect.InvocationTargetException) && t.getCause() != null) t = t.getCause();
         int code = Errors.forException(t).code();
-        // A message that is too large already for the client is the same outcome as one that the broker refuses.
-        if (code == Errors.UNKNOWN_SERVER_ERROR.code()) t.printStackTrace();
+        if (code == -1) t.printStackTrace();
         out.println("!\t" + code + "\t" + t.getClass().getSimpleName() + ": " + String.valueOf(t.getMessage()).replaceAll("\\s+", " ").replaceAll("[^ -~]", "?"));
     }
 
@@ -96,14 +92,18 @@ public class Compat {
             case "time": time(new TopicPartition(a[1], Integer.parseInt(a[2])), Long.parseLong(a[3])); return;
             case "create": create(a[1], Integer.parseInt(a[2]), Short.parseShort(a[3]), conf(a[4])); return;
             case "delete": get(admin().deleteTopics(Collections.singleton(a[1])).all()); return;
-            case "partitions": get(admin().createPartitions(Collections.singletonMap(a[1], NewPartitions.increaseTo(Integer.parseInt(a[2])))).all()); return;
             case "describe": describe(a[1]); return;
             case "alter": alter(a[1], conf(a[2])); return;
             case "config": config(a[1], a); return;
-            case "deleterecords": deleteRecords(new TopicPartition(a[1], Integer.parseInt(a[2])), Long.parseLong(a[3])); return;
+            case "partitions": case "deleterecords": later("Since11", a); return;
             case "cluster": cluster(); return;
-            default: Class.forName("Modern").getMethod("run", Compat.class, String[].class).invoke(null, this, a);
+            default: later("Modern", a);
         }
+    }
+
+    /** What later clients can do stands in classes that only they are compiled with. */
+    void later(String name, String[] a) throws Exception {
+        Class.forName(name).getMethod("run", Compat.class, String[].class).invoke(null, this, a);
     }
 
     static Map<String, String> conf(String s) {
@@ -233,11 +233,11 @@ public class Compat {
     }
 
     void alter(String topic, Map<String, String> conf) throws Exception {
-        Method incremental = null;
-        for (Method m : AdminClient.class.getMethods()) if (m.getName().equals("incrementalAlterConfigs") && m.getParameterCount() == 1) incremental = m;
-        if (incremental != null) {
+        try {
             Class.forName("Modern").getMethod("alter", Compat.class, String.class, Map.class).invoke(null, this, topic, conf);
             return;
+        } catch (ClassNotFoundException e) {
+            // An older client: it has the old call alone.
         }
         // The old call replaces all configs of the topic, so it starts from those it has.
         ConfigResource r = new ConfigResource(ConfigResource.Type.TOPIC, topic);
@@ -257,12 +257,6 @@ public class Compat {
         Map<String, ConfigEntry> found = new TreeMap<>();
         for (ConfigEntry e : get(admin().describeConfigs(Collections.singleton(r)).all()).get(r).entries()) if (wanted.contains(e.name())) found.put(e.name(), e);
         for (ConfigEntry e : found.values()) out.println(e.name() + "\t" + e.value() + "\t" + e.isDefault());
-    }
-
-    void deleteRecords(TopicPartition tp, long offset) throws Exception {
-        Map<TopicPartition, RecordsToDelete> m = new HashMap<>();
-        m.put(tp, RecordsToDelete.beforeOffset(offset));
-        out.println(get(admin().deleteRecords(m).lowWatermarks().get(tp)).lowWatermark());
     }
 
     void cluster() throws Exception {

@@ -187,7 +187,7 @@ func (l *Log) prepareActive() error {
 	if err != nil {
 		return l.dir.fail(err)
 	}
-	l.out, l.ready = h, true
+	l.out, l.ready, l.touched = h, true, true
 	return nil
 }
 

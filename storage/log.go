@@ -51,6 +51,7 @@ type Log struct {
 	active    *segment
 	out       *handle // of active, once it was written to
 	ready     bool    // active's indexes are loaded for appending
+	touched   bool    // something changed since the last clean shut-down
 	producers *producers
 	spare     *spare
 	spareSeq  int64

@@ -539,9 +539,13 @@ func (l *Log) close() error {
 	defer l.hk.Unlock()
 	l.mu.Lock()
 	l.closed = true
-	ready, end := l.ready, l.tail.end
+	touched, end := l.touched, l.tail.end
 	var snapshot []byte
-	if ready {
+	if touched {
+		if err := l.loadForAppend(l.active); err != nil {
+			l.mu.Unlock()
+			return l.dir.fail(err)
+		}
 		l.active.finishTimes()
 		snapshot = l.producers.snapshot()
 	}
@@ -549,7 +553,10 @@ func (l *Log) close() error {
 	if err := l.finishRolls(); err != nil {
 		return err
 	}
-	if ready { // else nothing was appended since the start, and the files are as they should be
+	if err := l.removeSpare(); err != nil {
+		return l.dir.fail(err)
+	}
+	if touched { // else the files are as they should be
 		if err := l.active.writeIndexes(true); err != nil {
 			return l.dir.fail(err)
 		}

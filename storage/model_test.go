@@ -295,8 +295,10 @@ func rigConfig(rng *rand.Rand) LogConfig {
 	return cfg
 }
 
-func (r *rig) open(fs vfs.FS) error {
-	m, err := Open(Options{FS: fs, Dirs: []string{"data"}, NodeID: 1, Defaults: r.cfg, Now: func() time.Time { return r.now }, RecoveryThreads: 1})
+func (r *rig) open(fs vfs.FS) error { return r.openDirs(fs, "data") }
+
+func (r *rig) openDirs(fs vfs.FS, dirs ...string) error {
+	m, err := Open(Options{FS: fs, Dirs: dirs, NodeID: 1, Defaults: r.cfg, Now: func() time.Time { return r.now }, RecoveryThreads: 1})
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -196,14 +197,16 @@ func (s *segment) find(h *handle, offset, limit int64) (pos, size int64, err err
 }
 
 func (s *segment) findFrom(h *handle, offset, limit int64) (pos, size int64, err error) {
-	// The entry of offset itself would name the batch that ends there; one before it is a safe start as well.
-	_, pos, _ = s.offsets.searchOffset(offset - s.base)
+	rel, pos, n := s.offsets.searchOffset(offset - s.base)
 	r := newHeaderReader(h.file, limit)
 	defer r.free()
-	for {
+	for first := n > 0; ; first = false {
 		b, size, err := r.header(pos)
 		if err != nil {
 			return 0, 0, err
+		}
+		if first && b.LastOffset() > s.base+int64(rel) {
+			return 0, 0, &CorruptError{File: s.offsets.path, Pos: pos, Reason: fmt.Sprintf("entry for offset %d points at a batch up to %d", s.base+int64(rel), b.LastOffset())}
 		}
 		if b.LastOffset() >= offset {
 			return pos, size, nil

@@ -456,7 +456,7 @@ func (l *Log) syncRecovered(first int) error {
 		}
 	}
 	l.epochs.dirty = true
-	l.dirUnsynced = true
+	l.dirUnsynced, l.touched = true, true
 	return l.syncAll(nil)
 }
 

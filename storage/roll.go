@@ -59,6 +59,20 @@ func (l *Log) makeSpare() error {
 	return nil
 }
 
+// removeSpare removes the spare file of a log that is closed.
+func (l *Log) removeSpare() error {
+	l.mu.Lock()
+	sp := l.spare
+	l.spare = nil
+	l.mu.Unlock()
+	if sp == nil {
+		return nil
+	}
+	sp.file.Close()
+	l.dirUnsynced = true
+	return l.fs.Remove(sp.name)
+}
+
 // wantsSpare says whether the active segment is full enough for the next file to be made. Under mu.
 func (l *Log) wantsSpare(cfg *LogConfig) bool {
 	return l.spare == nil && l.tail.size > cfg.SegmentBytes/4*3

@@ -122,7 +122,7 @@ func (l *Log) closeActive() {
 		l.out.release()
 		l.out = nil
 	}
-	l.ready = false
+	l.ready, l.touched = false, true
 }
 
 // publishSegments replaces the list; the last one is active. Under mu.

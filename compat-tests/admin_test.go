@@ -52,6 +52,7 @@ func wantLines(t *testing.T, got [][]string, want ...string) {
 // TestAdmin: the life of a topic, through each client's admin calls.
 func TestAdmin(t *testing.T) {
 	onEach(t, func(t *testing.T, b *harness.Broker, c harness.Client) {
+		needAdmin(t, c)
 		topic := topicName(t)
 		t.Cleanup(func() { _, _ = franz(t, b).Do("delete", topic) })
 		mustDo(t, c, "create", topic, "3", "1", harness.Conf("retention.ms", "3600000", "cleanup.policy", "compact"))
@@ -188,6 +189,7 @@ func TestRefusals(t *testing.T) {
 		unknownToOldClients = -1
 	)
 	onEach(t, func(t *testing.T, b *harness.Broker, c harness.Client) {
+		needAdmin(t, c)
 		topic := createTopic(t, b, 2, "max.message.bytes", "2000")
 		compacted := createTopic(t, b, 1, "cleanup.policy", "compact")
 		strict := createTopic(t, b, 1, "message.timestamp.before.max.ms", "60000")

@@ -11,8 +11,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// DescribeConfigs (32), versions 1 to 4.
+// DescribeConfigs (32), versions 0 to 4.
 //
+//   - v0, of clients before 1.1, says only whether a value is a default: for a
+//     topic, whether the topic itself has none.
 //   - v1 (KIP-226) says where a value comes from, with synonyms if asked; v3
 //     (KIP-569) adds types and, if asked, documentation.
 //   - Topics, this broker, the default of all brokers (the empty name), this
@@ -34,7 +36,7 @@ func describeConfigs(b *Broker, r *Request) (kmsg.Response, error) {
 		o.ErrorMessage = &text // never null, also without an error
 		for _, e := range entries {
 			if len(asked.ConfigNames) == 0 || slices.Contains(asked.ConfigNames, e.Name) {
-				o.Configs = append(o.Configs, describedConfig(req, e))
+				o.Configs = append(o.Configs, describedConfig(req, asked, e))
 			}
 		}
 		resp.Resources = append(resp.Resources, o)
@@ -101,10 +103,14 @@ func (b *Broker) otherBroker(name, format string) string {
 	return ""
 }
 
-func describedConfig(req *kmsg.DescribeConfigsRequest, e config.Entry) kmsg.DescribeConfigsResponseResourceConfig {
+func describedConfig(req *kmsg.DescribeConfigsRequest, asked *kmsg.DescribeConfigsRequestResource, e config.Entry) kmsg.DescribeConfigsResponseResourceConfig {
 	c := kmsg.NewDescribeConfigsResponseResourceConfig()
 	c.Name, c.Value, c.ReadOnly, c.IsSensitive = e.Name, e.Value, e.ReadOnly, e.Sensitive
 	c.Source, c.ConfigType = kmsg.ConfigSource(e.Source), kmsg.ConfigType(e.Type)
+	if req.Version == 0 {
+		topic := asked.ResourceType == kmsg.ConfigResourceTypeTopic
+		c.IsDefault = e.Source == config.DefaultConfig || topic && e.Source != config.DynamicTopic
+	}
 	if req.IncludeDocumentation {
 		c.Documentation = &e.Doc
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// DescribeLogDirs (35), versions 1 to 5: the log directories of this broker
+// DescribeLogDirs (35), versions 0 (clients before 2.0) to 5: the log directories of this broker
 // with the sizes of the partitions in them.
 //
 //   - v3 (KIP-784) has an error of the whole; v4 (KIP-827) the size and the

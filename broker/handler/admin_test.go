@@ -413,3 +413,21 @@ func TestDeletedTopicIsGone(t *testing.T) {
 		t.Error("the id is used again")
 	}
 }
+
+// Clients before 1.1 know only whether a value is a default.
+func TestConfigsOfOldClients(t *testing.T) {
+	b := newTestBroker(t, "log.segment.bytes", "20000000")
+	b.create(t, newTopic("t", 1, 1, "retention.ms", "1000"))
+	asked := resource(kmsg.ConfigResourceTypeTopic, "t", "retention.ms", "segment.bytes", "cleanup.policy")
+	got := answer[*kmsg.DescribeConfigsResponse](t, b, describe(0, asked)).Resources[0]
+	want := map[string]bool{"retention.ms": false, "segment.bytes": true, "cleanup.policy": true}
+	for _, c := range got.Configs {
+		if isDefault, ok := want[c.Name]; !ok || c.IsDefault != isDefault {
+			t.Errorf("%s = %s: default %v", c.Name, *c.Value, c.IsDefault)
+		}
+		delete(want, c.Name)
+	}
+	if len(want) > 0 || got.ErrorCode != 0 {
+		t.Errorf("error %d, missing %v", got.ErrorCode, want)
+	}
+}

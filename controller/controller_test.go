@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -202,5 +204,106 @@ func TestLeadersWhenStarted(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestManyControllers: hundreds of memory-backed controllers fit in a process.
+func TestManyControllers(t *testing.T) {
+	const many = 300
+	before := runtime.NumGoroutine()
+	var all []*Controller
+	for range many {
+		c, err := New(Options{Store: memstore.New(), NodeID: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	if n := runtime.NumGoroutine() - before; n > 2*many+10 {
+		t.Errorf("%d controllers run %d goroutines", many, n)
+	}
+	for _, c := range all {
+		create(t, c, "t", 3)
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestConfigs: an altered config is in the image when it is answered, and one
+// that elections depend on has its effect on partitions.
+func TestConfigs(t *testing.T) {
+	c := start(t, Options{Store: memstore.New(), Rules: metadata.ConfigRules{
+		Validate: func(_ metadata.ConfigResource, configs map[string]string, _ []string) error {
+			if configs["bad"] != "" {
+				return errors.New("bad is bad")
+			}
+			return nil
+		},
+	}})
+	create(t, c, "t", 1)
+	topic := metadata.ConfigResource{Type: metadata.ConfigTopic, Name: "t"}
+	group := metadata.ConfigResource{Type: metadata.ConfigGroup, Name: "g"}
+	value := "1"
+	set := func(r metadata.ConfigResource, key string) metadata.ConfigAlteration {
+		return metadata.ConfigAlteration{Resource: r, Ops: []metadata.ConfigOp{{Key: key, Value: &value}}}
+	}
+	r := c.AlterConfigs(testContext(t), []metadata.ConfigAlteration{set(topic, "a"), set(group, "b")}, false)
+	if r[0].Err != nil || r[1].Err != nil {
+		t.Fatalf("%+v", r)
+	}
+	if c.Image().Topic("t").Configs["a"] != "1" || c.Image().Config(topic)["a"] != "1" || c.Image().Config(group)["b"] != "1" {
+		t.Error("acknowledged, but not in the image")
+	}
+	if r := c.AlterConfigs(testContext(t), []metadata.ConfigAlteration{set(topic, "bad")}, false); !errors.Is(r[0].Err, kerr.InvalidConfig) || r[0].Message != "bad is bad" {
+		t.Errorf("%+v", r)
+	}
+	revision := c.Image().Revision
+	for _, validateOnly := range []bool{true, false} {
+		if r := c.AlterConfigs(testContext(t), []metadata.ConfigAlteration{set(topic, "a")}, validateOnly); r[0].Err != nil {
+			t.Errorf("%+v", r)
+		}
+	}
+	if r := c.AlterConfigs(testContext(t), []metadata.ConfigAlteration{set(topic, "c")}, true); r[0].Err != nil {
+		t.Errorf("%+v", r)
+	}
+	if c.Image().Revision != revision {
+		t.Error("validating, or changing nothing, wrote something")
+	}
+	// Too large for any transaction: refused, and others go on.
+	huge := strings.Repeat("x", 2<<20)
+	big := set(topic, "a")
+	big.Ops[0].Value = &huge
+	if r := c.AlterConfigs(testContext(t), []metadata.ConfigAlteration{big}, false); !errors.Is(r[0].Err, kerr.PolicyViolation) {
+		t.Errorf("%v", r[0].Err)
+	}
+	create(t, c, "u", 1)
+}
+
+// TestCloseFailsWaitingRequests: nobody hangs on a controller that is gone, and
+// a request ends with its context.
+func TestCloseFailsWaitingRequests(t *testing.T) {
+	l := &link{Store: memstore.New()}
+	c := start(t, Options{Store: l})
+	l.set(cut, nil)
+	ctx, cancel := context.WithTimeout(testContext(t), 20*time.Millisecond)
+	defer cancel()
+	topic := []metadata.NewTopic{{Name: "t", Partitions: 1, ReplicationFactor: 1}}
+	if r := c.CreateTopics(ctx, topic, false); !errors.Is(r[0].Err, kerr.RequestTimedOut) {
+		t.Errorf("%+v", r)
+	}
+	answer := make(chan metadata.TopicResult)
+	go func() { answer <- c.CreateTopics(testContext(t), topic, false)[0] }()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-answer; !errors.Is(r.Err, kerr.BrokerNotAvailable) {
+		t.Errorf("%+v", r)
+	}
+	if r := c.CreateTopics(testContext(t), topic, false); !errors.Is(r[0].Err, kerr.BrokerNotAvailable) {
+		t.Errorf("%+v", r)
 	}
 }

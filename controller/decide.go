@@ -80,8 +80,9 @@ func (c *Controller) takeQueue() []*request {
 	return taken
 }
 
-// putBack returns requests to the head of the queue.
+// putBack returns requests that were not answered to the head of the queue.
 func (c *Controller) putBack(rs []*request) {
+	rs = slices.DeleteFunc(slices.Clone(rs), func(r *request) bool { return r.refused })
 	if len(rs) == 0 {
 		return
 	}
@@ -290,7 +291,11 @@ func (c *Controller) serveQueue(img *metadata.Image) error {
 // on an image that has the effects of those before it.
 func (c *Controller) decideRound(img *metadata.Image, queue []*request) (round, rest []*request, plans []metadata.Plan, err error) {
 	touched := map[string]bool{}
+	var before []metadata.Change // of the request before, not yet in img
 	for i, r := range queue {
+		if img, err = img.With(before); err != nil {
+			return round, nil, nil, err
+		}
 		made, _ := r.decide(img, r.retried)
 		if touches(touched, made) {
 			return round, queue[i:], plans, nil
@@ -300,15 +305,12 @@ func (c *Controller) decideRound(img *metadata.Image, queue []*request) (round, 
 			r.done <- kerr.PolicyViolation
 			made = nil
 		}
+		before = nil
 		for _, p := range made {
-			for _, part := range [][]metadata.Change{p.Stage, p.Commit} {
-				for _, ch := range part {
-					touched[ch.Key] = true
-				}
-				if img, err = img.With(part); err != nil {
-					return queue[:i+1], nil, nil, err
-				}
-			}
+			before = append(append(before, p.Stage...), p.Commit...)
+		}
+		for _, ch := range before {
+			touched[ch.Key] = true
 		}
 		plans = append(plans, made...)
 		round = queue[:i+1]

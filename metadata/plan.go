@@ -30,6 +30,9 @@ func (p Plan) Empty() bool { return len(p.Commit) == 0 }
 // serves further decisions; revisions in it are not those that the store will
 // give.
 func (i *Image) With(changes []Change) (*Image, error) {
+	if len(changes) == 0 {
+		return i, nil
+	}
 	e := newEditor(i)
 	for _, c := range changes {
 		var err error

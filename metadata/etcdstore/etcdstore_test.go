@@ -15,10 +15,13 @@ import (
 	"github.com/rs/zerolog"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/goleak"
 )
 
 // startServer starts etcd as an operator would run it, with its own settings
 // and a port, and returns where it listens.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
 func startServer(t *testing.T) string {
 	t.Helper()
 	cfg := embed.NewConfig()

@@ -85,10 +85,10 @@ func (c *conn) serve() {
 	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, errDraining) {
 		return
 	}
-	ev := c.s.o.Log.Debug()
+	ev := c.s.o.Log.Debug() //nolint:zerologlint // sent below, at one level or the other
 	var p *panicError
 	if errors.As(err, &p) {
-		ev = c.s.o.Log.Error().Str("stack", string(p.stack))
+		ev = c.s.o.Log.Error().Str("stack", string(p.stack)) //nolint:zerologlint // sent below
 	}
 	ev.Err(err).Str("listener", c.info.Listener).Str("client", c.info.RemoteHost).Str("client_id", c.clientID).
 		Msg("closing connection")

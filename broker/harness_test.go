@@ -66,7 +66,7 @@ func startBroker(t testing.TB, opts func(*Options), settings ...config.Line) *te
 	b.store = store
 	b.controller, err = controller.New(controller.Options{
 		Store: store, NodeID: 1, Exclusive: true, Log: log,
-		Features: map[string]int16{"metadata.version": 30},
+		Features:  map[string]int16{"metadata.version": 30},
 		Endpoints: []metadata.Endpoint{{Listener: "PLAINTEXT", Host: "127.0.0.1", Port: port, Security: "PLAINTEXT"}},
 	})
 	if err != nil {

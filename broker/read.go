@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"syscall"
 	"time"
@@ -326,7 +327,7 @@ func (f *frameClock) read(b []byte, w *int, end int) error {
 		return io.ErrNoProgress
 	case isTimeout(err):
 		return errSlow
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return io.ErrUnexpectedEOF
 	}
 	return err

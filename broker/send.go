@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -185,7 +186,7 @@ func (s *sender) copySlice(buf []byte, sl *storage.Slice) ([]byte, error) {
 
 // shortRead is the error of a file that has less than its log promised.
 func shortRead(err error) error {
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("reading records to send: %w", err)
@@ -247,8 +248,8 @@ func (s *sender) try(sock uintptr) bool {
 			n, err = sendFile(int(sock), int(s.fd), &s.off, min(s.left, sendfileMost))
 		}
 		switch {
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN:
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
 			return !s.arm()
 		case err != nil:
 			s.err = err

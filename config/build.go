@@ -112,9 +112,7 @@ func Build(sources ...Source) (*Values, []Warning, error) {
 	b.old()
 	b.nodeID()
 	v := newValues(b.set)
-	for _, err := range v.check() {
-		b.errs = append(b.errs, err)
-	}
+	b.errs = append(b.errs, v.check()...)
 	if len(b.errs) > 0 {
 		return nil, b.warnings, errors.Join(b.errs...)
 	}
@@ -241,8 +239,10 @@ func (b *builder) nodeID() {
 	broker, hasBroker := b.set["broker.id"]
 	switch {
 	case hasNode && hasBroker && node.value.num != broker.value.num:
-		b.errs = append(b.errs, &LineError{Origin: broker.origin, Key: "broker.id",
-			Err: errors.New("You must set `node.id` to the same value as `broker.id`.")})
+		b.errs = append(b.errs, &LineError{
+			Origin: broker.origin, Key: "broker.id",
+			Err: errors.New("You must set `node.id` to the same value as `broker.id`."),
+		})
 	case hasBroker && !hasNode:
 		if broker.value.num >= 0 {
 			b.set["node.id"] = broker

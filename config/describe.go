@@ -64,8 +64,10 @@ func (v *Values) DescribeBrokerDefaults() []Entry {
 }
 
 func (l *layers) brokerEntry(k *Key, name string, val Value, thisBroker bool) Entry {
-	e := Entry{Name: name, Value: shown(k, val), ReadOnly: k.Mode == ReadOnly, Sensitive: k.Sensitive(),
-		Source: DefaultConfig, Type: k.Type, Doc: k.Doc}
+	e := Entry{
+		Name: name, Value: shown(k, val), ReadOnly: k.Mode == ReadOnly, Sensitive: k.Sensitive(),
+		Source: DefaultConfig, Type: k.Type, Doc: k.Doc,
+	}
 	for _, s := range l.synonyms(name, brokerSynonyms(name), k.Sensitive()) {
 		if thisBroker || s.Source == DynamicDefaultBroker {
 			e.Synonyms = append(e.Synonyms, s)

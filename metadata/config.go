@@ -171,7 +171,7 @@ func applyConfigOp(env *Env, t ConfigType, configs map[string]string, op ConfigO
 		if op.Kind == ConfigSubtract {
 			name = "SUBTRACT"
 		}
-		return fmt.Errorf("Can't %s to key %s because its type is not LIST.", name, op.Key) //nolint:staticcheck // Kafka's words
+		return fmt.Errorf("Can't %s to key %s because its type is not LIST.", name, op.Key)
 	}
 	value, ok := configs[op.Key]
 	if !ok && env.Rules.Default != nil {

@@ -130,8 +130,10 @@ func decode[R versioned](kv KV) (R, error) {
 		return r, &ValueError{Key: kv.Key, Revision: kv.ModRevision, Err: err}
 	}
 	if v := r.version(); v > valueVersion {
-		return r, &ValueError{Key: kv.Key, Revision: kv.ModRevision,
-			Err: fmt.Errorf("written in version %d, this gregor reads up to %d", v, valueVersion)}
+		return r, &ValueError{
+			Key: kv.Key, Revision: kv.ModRevision,
+			Err: fmt.Errorf("written in version %d, this gregor reads up to %d", v, valueVersion),
+		}
 	}
 	return r, nil
 }

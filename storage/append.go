@@ -278,7 +278,10 @@ func (l *Log) noteBatch(s *segment, b protocol.Batch) {
 	}
 	done, ended := l.producers.apply(b)
 	if ended && done.aborted {
-		s.txns.append(abortedTxn{done.producerID, done.firstOffset, done.lastOffset, l.producers.stableAfter(done)})
+		err := s.txns.append(abortedTxn{done.producerID, done.firstOffset, done.lastOffset, l.producers.stableAfter(done)})
+		if err != nil {
+			_ = l.dir.fail(err) // without the entry, readers would take aborted records for committed ones
+		}
 	}
 	if ended || b.IsTransactional() {
 		l.producers.passWatermark(l.hw.Load())

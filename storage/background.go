@@ -51,7 +51,7 @@ func (b *background) runNudged() {
 		b.work, b.busy = nil, true
 		b.mu.Unlock()
 		for _, l := range work {
-			l.housekeep()
+			_ = l.housekeep() // an error has taken the directory offline
 		}
 		b.mu.Lock()
 		b.busy = false
@@ -125,7 +125,7 @@ func (m *Manager) Tick(now time.Time) {
 	}
 	if due(&b.last.retention, now, m.opts.RetentionCheckInterval) {
 		for _, l := range m.Logs() {
-			l.applyRetention(now) // an error has taken the directory offline
+			_, _ = l.applyRetention(now) // an error has taken the directory offline
 		}
 	}
 	if due(&b.last.producers, now, m.opts.ProducerIDExpirationCheck) {
@@ -172,14 +172,14 @@ func (m *Manager) flushByTime(now time.Time) {
 func (m *Manager) writeAllEpochs() {
 	for _, l := range m.Logs() {
 		l.hk.Lock()
-		l.writeEpochs() // an error has taken the directory offline
+		_ = l.writeEpochs() // an error has taken the directory offline
 		l.hk.Unlock()
 	}
 }
 
 func (m *Manager) checkpointAll(file string) {
 	for _, d := range m.dirs {
-		m.checkpoint(d, file) // an error has taken the directory offline
+		_ = m.checkpoint(d, file) // an error has taken the directory offline
 	}
 }
 

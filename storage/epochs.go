@@ -50,15 +50,6 @@ func (c *epochCache) endOffset(epoch int32, logEnd int64) (int32, int64) {
 	return c.entries[higher-1].Epoch, c.entries[higher].StartOffset
 }
 
-// epochAt returns the epoch in force at offset, or -1.
-func (c *epochCache) epochAt(offset int64) int32 {
-	i := sort.Search(len(c.entries), func(i int) bool { return c.entries[i].StartOffset > offset })
-	if i == 0 {
-		return -1
-	}
-	return c.entries[i-1].Epoch
-}
-
 // truncateFromEnd drops the epochs that began at end or later.
 func (c *epochCache) truncateFromEnd(end int64) {
 	n := len(c.entries)

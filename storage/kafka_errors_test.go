@@ -86,11 +86,11 @@ func three() []protocol.Record {
 func batchOf(p protocol.BatchParams, records []protocol.Record, edit func(b protocol.Batch)) func(int64) []byte {
 	return func(now int64) []byte {
 		p := p
-		if p.BaseTimestamp == 0 {
+		switch p.BaseTimestamp {
+		case 0:
 			p.BaseTimestamp = now
-		} else if p.BaseTimestamp == -1 {
-			p.BaseTimestamp = -1
-		} else {
+		case -1:
+		default:
 			p.BaseTimestamp += now
 		}
 		b := protocol.Batch(protocol.AppendBatch(nil, p, records))
@@ -102,15 +102,14 @@ func batchOf(p protocol.BatchParams, records []protocol.Record, edit func(b prot
 	}
 }
 
-func put16(at int, v int16) func(protocol.Batch) {
-	return func(b protocol.Batch) { binary.BigEndian.PutUint16(b[at:], uint16(v)) }
-}
 func put32(at int, v int32) func(protocol.Batch) {
 	return func(b protocol.Batch) { binary.BigEndian.PutUint32(b[at:], uint32(v)) }
 }
+
 func put64(at int, v int64) func(protocol.Batch) {
 	return func(b protocol.Batch) { binary.BigEndian.PutUint64(b[at:], uint64(v)) }
 }
+
 func or8(at int, v byte) func(protocol.Batch) {
 	return func(b protocol.Batch) { b[at] |= v }
 }

@@ -28,8 +28,16 @@ var sequenceCases = []struct {
 		{0, 0, 3, 0, 0, false}, {0, 3, 1, 0, 3, false}, {0, 4, 2, 0, 4, false},
 	}},
 	{"duplicates of the last five, not of the sixth", []sequenceStep{
-		{0, 0, 1, 0, 0, false}, {0, 1, 1, 0, 1, false}, {0, 2, 1, 0, 2, false}, {0, 3, 1, 0, 3, false}, {0, 4, 1, 0, 4, false}, {0, 5, 1, 0, 5, false},
-		{0, 5, 1, 0, 5, true}, {0, 1, 1, 0, 1, true}, {0, 0, 1, 45, -1, false}, {0, 6, 1, 0, 6, false},
+		{0, 0, 1, 0, 0, false},
+		{0, 1, 1, 0, 1, false},
+		{0, 2, 1, 0, 2, false},
+		{0, 3, 1, 0, 3, false},
+		{0, 4, 1, 0, 4, false},
+		{0, 5, 1, 0, 5, false},
+		{0, 5, 1, 0, 5, true},
+		{0, 1, 1, 0, 1, true},
+		{0, 0, 1, 45, -1, false},
+		{0, 6, 1, 0, 6, false},
 	}},
 	{"same start, other length", []sequenceStep{
 		{0, 0, 3, 0, 0, false}, {0, 0, 2, 45, -1, false}, {0, 0, 4, 45, -1, false}, {0, 1, 2, 45, -1, false}, {0, 0, 3, 0, 0, true},

@@ -104,7 +104,7 @@ func scanTime(l *Log, h *handle, s *segment, pos, ts, start, upTo int64) (found 
 		}
 		return nil
 	})
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return found, ok, err

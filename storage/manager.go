@@ -115,7 +115,7 @@ func Open(opts Options) (*Manager, error) {
 				d = &logDir{fs: opts.FS, path: name, onFail: opts.OnDirFailure, epoch: -1}
 				m.dirs = append(m.dirs, d)
 			}
-			d.fail(err)
+			_ = d.fail(err) // collected in errs
 		}
 	}
 	if len(errs) == len(opts.Dirs) {
@@ -433,7 +433,7 @@ func (m *Manager) takeOut(tp TopicPartition, suffix string) (taken *Log, to stri
 	l.removed.Store(true)
 	l.shut()
 	if l.dir.err() != nil {
-		return nil, "", nil // nothing may be changed there; the next start finds a log that nobody knows
+		return nil, "", nil //nolint:nilerr // nothing may be changed there; the next start finds a log that nobody knows
 	}
 	// As Kafka's: topic-partition.uuid-delete, shortened to what a file name may have.
 	base := tp.String()
@@ -507,7 +507,7 @@ func (m *Manager) Close(ctx context.Context) error {
 			return err
 		}
 		if l.dir.err() != nil {
-			return nil
+			return nil //nolint:nilerr // told below, once for the directory
 		}
 		return l.close()
 	})

@@ -55,7 +55,7 @@ func (l *Log) readOnce(offset int64, maxBytes int, upTo int64, minOneBatch bool)
 	i := max(floorSegment(segs, offset), 0)
 	for ; i < len(segs); i++ {
 		s, err := l.readSegment(segs, i, offset, maxBytes, upTo, minOneBatch)
-		if err != io.EOF { // io.EOF: all of the segment is below offset, after compaction
+		if !errors.Is(err, io.EOF) { // io.EOF: all of the segment is below offset, after compaction
 			return s, err
 		}
 	}
@@ -100,7 +100,7 @@ func (l *Log) sliceOf(h *handle, segs []*segment, i int, offset int64, maxBytes 
 	if upTo >= v.segEnd {
 		stop = v.limit
 	} else if stop < 0 {
-		if stop, _, err = seg.find(h, upTo, v.limit); err == io.EOF {
+		if stop, _, err = seg.find(h, upTo, v.limit); errors.Is(err, io.EOF) {
 			stop, err = v.limit, nil
 		}
 		if err != nil {

@@ -238,7 +238,7 @@ func (l *Log) cutPoint(s *segment, off int64) (pos, end int64, err error) {
 		pos = s.size.Load()
 		return nil
 	})
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return pos, end, err

@@ -2,7 +2,6 @@ package handler
 
 import (
 	"context"
-	"math"
 	"strings"
 	"time"
 
@@ -14,8 +13,6 @@ import (
 // What a client may do is answered as a set of bits, numbered by ACL operation
 // (KIP-430). Where nothing is restrained, it may do everything that applies.
 const (
-	// operationsUnasked stands where the client did not ask.
-	operationsUnasked int32 = math.MinInt32
 	// topicOperations: read, write, create, delete, alter, describe, describe
 	// configs, alter configs.
 	topicOperations int32 = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11

@@ -104,7 +104,7 @@ func checkTopicConfigs(v *config.Values, configs map[string]string) error {
 	keys := sortedConfigs(configs)
 	for _, k := range keys {
 		if config.TopicKey(k) == nil {
-			return fmt.Errorf("Unknown topic config name: %s", k) //nolint:staticcheck // Kafka's words
+			return fmt.Errorf("Unknown topic config name: %s", k)
 		}
 	}
 	for _, k := range keys {
@@ -117,7 +117,7 @@ func checkTopicConfigs(v *config.Values, configs map[string]string) error {
 		return fmt.Errorf("conflict topic config setting min.compaction.lag.ms (%d) > max.compaction.lag.ms (%d)", c.MinCompactionLagMs, c.MaxCompactionLagMs)
 	}
 	if c.RemoteStorage {
-		return fmt.Errorf("Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.") //nolint:staticcheck // Kafka's words
+		return fmt.Errorf("Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.")
 	}
 	return nil
 }
@@ -207,7 +207,7 @@ func checkGroupConfigs(v *config.Values, configs map[string]string) error {
 	for _, name := range sortedConfigs(configs) {
 		k := config.EntityKey("group", name)
 		if k == nil {
-			return fmt.Errorf("Unknown group config name: %s", name) //nolint:staticcheck // Kafka's words
+			return fmt.Errorf("Unknown group config name: %s", name)
 		}
 		if _, err := k.Parse(configs[name]); err != nil {
 			return err
@@ -254,7 +254,7 @@ func checkClientMetrics(configs map[string]string) error {
 		case "match":
 			for _, pattern := range val.List() {
 				if !clientMatch(pattern) {
-					return fmt.Errorf("Illegal client matching pattern: %s", pattern) //nolint:staticcheck // Kafka's words
+					return fmt.Errorf("Illegal client matching pattern: %s", pattern)
 				}
 			}
 		}

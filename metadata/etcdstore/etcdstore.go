@@ -227,7 +227,7 @@ func (s *Store) KeepAlive(ctx context.Context, lease metadata.LeaseID) (<-chan s
 	lost := make(chan struct{})
 	go func() {
 		defer close(lost)
-		for range answers { //nolint:revive // the answers say nothing, their end does
+		for range answers { // the answers say nothing, their end does
 		}
 	}()
 	return lost, nil

@@ -91,6 +91,7 @@ func (OS) Usage(dir string) (total, usable int64, err error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, 0, fmt.Errorf("statfs %s: %w", dir, err)
 	}
+	//nolint:unconvert // the fields have other types on other systems
 	return int64(st.Blocks) * int64(st.Bsize), int64(st.Bavail) * int64(st.Bsize), nil
 }
 

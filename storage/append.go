@@ -181,11 +181,11 @@ func (l *Log) prepareActive() error {
 	}
 	s := l.active
 	if err := l.loadForAppend(s); err != nil {
-		return l.dir.fail(err)
+		return l.dir.failOpen(err)
 	}
 	h, err := s.acquire()
 	if err != nil {
-		return l.dir.fail(err)
+		return l.dir.failOpen(err)
 	}
 	l.out, l.ready, l.touched = h, true, true
 	return nil

@@ -124,12 +124,12 @@ func (m *Manager) Tick(now time.Time) {
 		m.flushByTime(now)
 	}
 	if due(&b.last.retention, now, m.opts.RetentionCheckInterval) {
-		for _, l := range m.Logs() {
+		for _, l := range m.all() {
 			_, _ = l.applyRetention(now) // an error has taken the directory offline
 		}
 	}
 	if due(&b.last.producers, now, m.opts.ProducerIDExpirationCheck) {
-		for _, l := range m.Logs() {
+		for _, l := range m.all() {
 			l.expireProducers(now, m.opts.ProducerIDExpirationMs)
 		}
 	}
@@ -155,14 +155,14 @@ func due(last *time.Time, now time.Time, interval time.Duration) bool {
 }
 
 func (m *Manager) flushByTime(now time.Time) {
-	for _, l := range m.Logs() {
+	for _, l := range m.all() {
 		ms := l.cfg.Load().FlushMs
 		if ms > int64(1<<62)/int64(time.Millisecond) || l.LogEndOffset() <= l.recoveryPoint.Load() {
 			continue
 		}
 		l.hk.Lock()
 		if now.Sub(l.lastFlush) >= time.Duration(ms)*time.Millisecond {
-			l.flush(true) // an error has taken the directory offline
+			_ = l.flush(true) // an error has taken the directory offline
 			l.lastFlush = now
 		}
 		l.hk.Unlock()
@@ -170,7 +170,7 @@ func (m *Manager) flushByTime(now time.Time) {
 }
 
 func (m *Manager) writeAllEpochs() {
-	for _, l := range m.Logs() {
+	for _, l := range m.all() {
 		l.hk.Lock()
 		_ = l.writeEpochs() // an error has taken the directory offline
 		l.hk.Unlock()
@@ -185,10 +185,12 @@ func (m *Manager) checkpointAll(file string) {
 
 // checkpoint writes one checkpoint file of a directory.
 func (m *Manager) checkpoint(d *logDir, file string) error {
+	logs := m.all()
 	return d.writeCheckpoint(file, func() map[TopicPartition]int64 {
 		offsets := map[TopicPartition]int64{}
-		for _, l := range m.Logs() {
-			if l.dir != d {
+		for _, l := range logs {
+			// A log removed since must not be written: a new one of its name may be there by now.
+			if l.dir != d || l.removed.Load() {
 				continue
 			}
 			switch file {

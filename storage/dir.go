@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+
 	"github.com/gregor-broker/gregor/storage/vfs"
 )
 
@@ -54,6 +56,15 @@ func (d *logDir) fail(err error) error {
 		go d.onFail(d.path, err)
 	}
 	return d.failure.Load()
+}
+
+// failOpen is fail for an error of opening or making a file, before which nothing was changed: running out of descriptors
+// fails the request, not the directory.
+func (d *logDir) failOpen(err error) error {
+	if vfs.TooManyOpen(err) {
+		return clientErrorf(kerr.KafkaStorageError, "%v", err)
+	}
+	return d.fail(err)
 }
 
 // openDir locks a directory and reads or makes its meta.properties. The clean-shutdown marker is read and removed, and the

@@ -35,7 +35,7 @@ func (l *Log) lookupError(err error) error {
 	if errors.As(err, &corrupt) {
 		return clientErrorf(kerr.CorruptMessage, "%v", err)
 	}
-	return l.dir.fail(err)
+	return l.dir.failOpen(err)
 }
 
 func (l *Log) searchTime(ts, upTo int64) (TimestampOffset, bool, error) {

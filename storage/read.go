@@ -42,7 +42,7 @@ func (l *Log) Read(offset int64, maxBytes int, upTo int64, minOneBatch bool) (Sl
 			if errors.As(err, &corrupt) {
 				return Slice{}, clientErrorf(kerr.CorruptMessage, "%v", err)
 			}
-			return Slice{}, l.dir.fail(err)
+			return Slice{}, l.dir.failOpen(err)
 		}
 		return s, nil
 	}

@@ -41,7 +41,7 @@ func (l *Log) makeSpare() error {
 	name := path.Join(l.path, fileName(seq, nextSuffix))
 	f, err := l.fs.Create(name)
 	if err != nil {
-		return l.dir.fail(err)
+		return l.dir.failOpen(err)
 	}
 	// The name is durable before the file takes a batch, and so are those of the segments before it: a crash must not
 	// leave records whose predecessors have lost their name.

@@ -1,0 +1,84 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"path"
+)
+
+// Close ends the background loop, flushes every log, and writes checkpoints and the clean-shutdown marker. When ctx ends
+// first, what is left is not flushed and the marker is not written: the next start recovers.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil
+	}
+	m.closed = true
+	m.mu.Unlock()
+	m.background.stop()
+	defer m.unlock()
+
+	logs := m.Logs()
+	err := parallel(2, logs, func(l *Log) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if l.dir.err() != nil {
+			return nil //nolint:nilerr // told below, once for the directory
+		}
+		return l.close()
+	})
+	for _, d := range m.dirs {
+		if d.err() != nil {
+			err = errors.Join(err, d.err())
+		} else if err == nil {
+			err = m.markClean(d)
+		}
+	}
+	for _, l := range logs {
+		l.shut()
+	}
+	return err
+}
+
+func (m *Manager) markClean(d *logDir) error {
+	for _, file := range []string{recoveryPointFile, logStartFile, highWatermarkFile} {
+		if err := m.checkpoint(d, file); err != nil {
+			return err
+		}
+	}
+	return writeFileAtomic(d.fs, path.Join(d.path, cleanShutdownFile), formatCleanShutdown(m.brokerEpoch.Load()))
+}
+
+// close flushes a log and leaves on disk all that a clean start needs. Appends fail from here on.
+func (l *Log) close() error {
+	l.hk.Lock()
+	defer l.hk.Unlock()
+	l.mu.Lock()
+	l.closed = true
+	touched, end := l.touched, l.tail.end
+	var snapshot []byte
+	if touched {
+		if err := l.loadForAppend(l.active); err != nil {
+			l.mu.Unlock()
+			return l.dir.fail(err)
+		}
+		l.active.finishTimes()
+		snapshot = l.producers.snapshot()
+	}
+	l.mu.Unlock()
+	if err := l.finishRolls(); err != nil {
+		return err
+	}
+	if err := l.removeSpare(); err != nil {
+		return l.dir.fail(err)
+	}
+	if touched { // else the files are as they should be
+		if err := l.active.writeIndexes(true); err != nil {
+			return l.dir.fail(err)
+		}
+		l.snapshots = append(l.snapshots, pendingSnapshot{end, snapshot})
+	}
+	return l.flush(true)
+}

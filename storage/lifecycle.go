@@ -1,0 +1,202 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+func (m *Manager) newLog(d *logDir, tp TopicPartition, cfg LogConfig) *Log {
+	l := &Log{
+		env: env{
+			fs: m.opts.FS, cache: m.cache, log: m.opts.Log, now: m.opts.Now,
+			nudge: m.background.nudge, remove: m.background.remove,
+			lowerCheckpoints: d.lower,
+		},
+		tp: tp, dir: d, path: path.Join(d.path, tp.String()), producers: newProducers(),
+	}
+	l.id.Store(&TopicID{})
+	l.cfg.Store(&cfg)
+	l.firstUnstable.Store(-1)
+	return l
+}
+
+// readID reads partition.metadata. A file that is missing or torn leaves the id unknown; CreateLog then sets it.
+func (l *Log) readID() {
+	name := path.Join(l.path, partitionMetaFile)
+	data, err := readFile(l.fs, name, smallFileLimit)
+	if err == nil {
+		var id TopicID
+		if id, err = parsePartitionMeta(name, data); err == nil {
+			l.id.Store(&id)
+		}
+	}
+	if err != nil && !errors.Is(err, errNotExist) {
+		l.log.Warn().Err(err).Str("log", l.tp.String()).Msg("cannot read the topic id")
+	}
+}
+
+// CreateLog makes the log of a partition in the directory with the fewest logs, or returns the one that is there and
+// gives it cfg. An existing log with another topic id is kerr.InconsistentTopicID.
+func (m *Manager) CreateLog(tp TopicPartition, id TopicID, cfg LogConfig) (*Log, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, clientErrorf(kerr.KafkaStorageError, "storage is closed")
+	}
+	if l := m.logs[tp]; l != nil {
+		return l, l.adopt(id, cfg)
+	}
+	d, err := m.emptiestDir()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.forget(tp); err != nil {
+		return nil, err
+	}
+	l := m.newLog(d, tp, cfg)
+	if err := l.create(id); err != nil {
+		return nil, d.fail(err)
+	}
+	m.logs[tp] = l
+	d.logs++
+	return l, nil
+}
+
+// create makes the log's directory and its first segment. Nothing is synced: the first flush does that, and until then
+// there is nothing to lose.
+func (l *Log) create(id TopicID) error {
+	if err := l.fs.MkdirAll(l.path); err != nil {
+		return err
+	}
+	l.parentUnsynced = true
+	if err := l.writeID(id); err != nil {
+		return err
+	}
+	l.jitterMs = rollJitter(l.cfg.Load())
+	return l.startAt(0)
+}
+
+func (l *Log) writeID(id TopicID) error {
+	if id == (TopicID{}) {
+		return nil
+	}
+	f, err := l.fs.Create(path.Join(l.path, partitionMetaFile))
+	if err != nil {
+		return err
+	}
+	if err := writeFull(f, formatPartitionMeta(id), 0); err != nil {
+		f.Close()
+		return err
+	}
+	l.id.Store(&id)
+	l.dirUnsynced, l.idUnsynced = true, true
+	return f.Close()
+}
+
+// adopt gives an existing log its configuration and, if that was not known, its topic id.
+func (l *Log) adopt(id TopicID, cfg LogConfig) error {
+	if err := l.dir.err(); err != nil {
+		return err
+	}
+	switch known := l.ID(); {
+	case id == (TopicID{}), known == id:
+	case known == (TopicID{}):
+		l.hk.Lock()
+		err := l.writeID(id)
+		l.hk.Unlock()
+		if err != nil {
+			return l.dir.fail(err)
+		}
+	default:
+		return clientErrorf(kerr.InconsistentTopicID, "log %s has topic id %s, not %s", l.tp, known, id)
+	}
+	l.SetConfig(cfg)
+	return nil
+}
+
+// emptiestDir is the usable directory with the fewest logs. Under mu.
+func (m *Manager) emptiestDir() (*logDir, error) {
+	var best *logDir
+	for _, d := range m.dirs {
+		if d.err() == nil && (best == nil || d.logs < best.logs) {
+			best = d
+		}
+	}
+	if best == nil {
+		return nil, m.dirs[0].err()
+	}
+	return best, nil
+}
+
+// DeleteLog takes a log out of service at once and frees its disk space after file.delete.delay.ms. Slices that were
+// read before stay good. A log that is not there is no error.
+func (m *Manager) DeleteLog(tp TopicPartition) error {
+	l, to, err := m.takeOut(tp, deleteDirSuffix)
+	if l == nil || err != nil {
+		return err
+	}
+	m.background.remove(to, m.opts.Now().Add(time.Duration(l.Config().FileDeleteDelayMs)*time.Millisecond))
+	return nil
+}
+
+// takeOut takes a log out of service and gives its directory a name that later starts do not take for a log's. The log
+// is nil if there is none, or its directory cannot be renamed because it is offline.
+func (m *Manager) takeOut(tp TopicPartition, suffix string) (taken *Log, to string, err error) {
+	m.mu.Lock()
+	l := m.logs[tp]
+	if l != nil {
+		delete(m.logs, tp)
+		l.dir.logs--
+	}
+	m.deleteID++
+	seq := m.deleteID
+	m.mu.Unlock()
+	if l == nil {
+		return nil, "", nil
+	}
+	l.removed.Store(true)
+	l.shut()
+	if l.dir.err() != nil {
+		return nil, "", nil //nolint:nilerr // nothing may be changed there; the next start finds a log that nobody knows
+	}
+	// As Kafka's: topic-partition.uuid-delete, shortened to what a file name may have.
+	base := tp.String()
+	unique := fmt.Sprintf(".%016x%016x%s", m.opts.Now().UnixNano(), seq, suffix)
+	if len(base)+len(unique) > 255 {
+		base = base[:255-len(unique)]
+	}
+	to = path.Join(l.dir.path, base+unique)
+	if err := m.opts.FS.Rename(l.path, to); err != nil {
+		return nil, "", l.dir.fail(err)
+	}
+	return l, to, nil
+}
+
+// shut makes the log unusable and closes its files.
+func (l *Log) shut() {
+	l.hk.Lock()
+	defer l.hk.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	l.closeActive()
+	if l.spare != nil {
+		l.spare.file.Close()
+		l.spare = nil
+	}
+	for _, s := range *l.segs.Load() {
+		s.retire()
+	}
+}
+
+// StrayLog takes a log out of service and renames its directory to
+// <topic>-<partition>.<unique>-stray, where it stays: metadata does not know the log, and what to do with the data is an
+// operator's decision. Later starts do not load it.
+func (m *Manager) StrayLog(tp TopicPartition) error {
+	_, _, err := m.takeOut(tp, strayDirSuffix)
+	return err
+}

@@ -147,6 +147,11 @@ type AppendOptions struct {
 	CheckLeaderEpoch bool
 	// Now is the time of a log append timestamp; the zero time means now.
 	Now time.Time
+	// Verify, Guard and TxnVersion are for transactions, see
+	// storage.AppendOptions.
+	Verify     bool
+	Guard      uint64
+	TxnVersion int16
 }
 
 // Append writes records, which are stamped in place, as leader. It does not
@@ -175,6 +180,7 @@ func (p *Partition) Append(records []byte, o AppendOptions) (storage.AppendResul
 	}
 	res, err := log.AppendAsLeader(records, storage.AppendOptions{
 		LeaderEpoch: s.leaderEpoch, Origin: o.Origin, Version: o.Version, Now: o.Now,
+		Verify: o.Verify, Guard: o.Guard, TxnVersion: o.TxnVersion,
 	})
 	if err != nil || res.Duplicate {
 		return res, err

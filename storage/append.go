@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -71,7 +72,10 @@ func (l *Log) appendLocked(records []byte, cfg *LogConfig, opts AppendOptions) (
 		if err := l.usable(); err != nil {
 			return AppendResult{}, false, err
 		}
-		if dup, err := l.checkProducers(records, opts.Origin); err != nil {
+		if dup, err := l.checkProducers(records, &opts); errors.Is(err, errMarkerWritten) {
+			end := l.tail.end - 1
+			return AppendResult{FirstOffset: end, LastOffset: end, LogAppendTimeMs: -1, LogStartOffset: l.start.Load(), MaxTimestamp: -1, Duplicate: true}, false, nil
+		} else if err != nil {
 			return AppendResult{}, false, err
 		} else if dup != nil {
 			return l.duplicateResult(dup), false, nil
@@ -114,19 +118,19 @@ func (l *Log) appendLocked(records []byte, cfg *LogConfig, opts AppendOptions) (
 }
 
 // checkProducers looks for duplicates and wrong sequences. Under mu.
-func (l *Log) checkProducers(records []byte, origin Origin) (dup *producerBatch, err error) {
+func (l *Log) checkProducers(records []byte, opts *AppendOptions) (dup *producerBatch, err error) {
 	for len(records) > 0 {
 		b, rest, err := protocol.NextBatch(records)
 		if err != nil {
 			return nil, err
 		}
-		if b.ProducerID() >= 0 && origin != Replication {
-			if origin == Client && !b.IsControl() {
+		if b.ProducerID() >= 0 && opts.Origin != Replication {
+			if opts.Origin == Client && !b.IsControl() {
 				if dup := l.producers.findDuplicate(b); dup != nil {
 					return dup, nil
 				}
 			}
-			if err := l.producers.check(b, origin); err != nil {
+			if err := l.producers.check(b, opts); err != nil {
 				return nil, err
 			}
 		}

@@ -46,7 +46,7 @@ func checkProduced(records []byte, tp *TopicPartition, cfg *LogConfig, opts *App
 		if err != nil {
 			return nil, err
 		}
-		if err := checkHeader(b); err != nil {
+		if err := checkHeader(b, opts.Origin); err != nil {
 			return nil, err
 		}
 		if !b.ValidCRC() {
@@ -93,7 +93,7 @@ func checkClient(records []byte, tp *TopicPartition, cfg *LogConfig, opts *Appen
 	if int64(len(b)) > cfg.SegmentBytes {
 		return nil, clientErrorf(kerr.RecordListTooLarge, "%d bytes, segments hold %d", len(b), cfg.SegmentBytes)
 	}
-	if err := checkHeader(b); err != nil {
+	if err := checkHeader(b, opts.Origin); err != nil {
 		return nil, err
 	}
 	if b.IsControl() {
@@ -102,8 +102,9 @@ func checkClient(records []byte, tp *TopicPartition, cfg *LogConfig, opts *Appen
 	return checkRecords(b, tp, cfg, opts.Now.UnixMilli())
 }
 
-// checkHeader checks what must hold for any batch that gets new offsets.
-func checkHeader(b protocol.Batch) error {
+// checkHeader checks what must hold for any batch that gets new offsets. What a coordinator writes for a producer (the
+// offsets of its transaction) has no sequence.
+func checkHeader(b protocol.Batch, origin Origin) error {
 	count, span := b.Count(), int64(b.LastOffsetDelta())+1
 	switch {
 	case span <= 0:
@@ -112,7 +113,7 @@ func checkHeader(b protocol.Batch) error {
 		return clientErrorf(kerr.InvalidRecord, "record count is %d", count)
 	case span != int64(count):
 		return clientErrorf(kerr.InvalidRecord, "%d records take %d offsets", count, span)
-	case !b.IsControl() && b.ProducerID() >= 0 && b.BaseSequence() < 0:
+	case origin == Client && !b.IsControl() && b.ProducerID() >= 0 && b.BaseSequence() < 0:
 		return clientErrorf(kerr.InvalidRecord, "producer %d without a sequence", b.ProducerID())
 	}
 	return nil

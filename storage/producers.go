@@ -101,12 +101,20 @@ type producers struct {
 	byID  map[int64]*producer
 	open  []openTxn  // ascending first offset
 	ended []endedTxn // ascending marker offset, until the high watermark passes
+
+	// unverified are the producers that want to begin a transaction here and of which the transaction coordinator was
+	// or is being asked; see verify.go. Soft state.
+	unverified map[int64]*verification
+	guards     uint64 // the last one given out
 }
 
-func newProducers() *producers { return &producers{byID: map[int64]*producer{}} }
+func newProducers() *producers {
+	return &producers{byID: map[int64]*producer{}, unverified: map[int64]*verification{}}
+}
 
 func (ps *producers) reset() {
 	clear(ps.byID)
+	clear(ps.unverified) // their guards are worth nothing any more
 	ps.open, ps.ended = nil, nil
 }
 
@@ -127,22 +135,32 @@ func (ps *producers) findDuplicate(b protocol.Batch) *producerBatch {
 
 // check says whether a batch of an idempotent producer may be appended. Sequences are checked for clients only; a
 // follower takes what its leader took.
-func (ps *producers) check(b protocol.Batch, origin Origin) error {
-	if origin == Replication || b.ProducerID() < 0 {
+func (ps *producers) check(b protocol.Batch, opts *AppendOptions) error {
+	if opts.Origin == Replication || b.ProducerID() < 0 {
 		return nil
 	}
 	p := ps.byID[b.ProducerID()]
+	if b.IsControl() {
+		return ps.checkMarkerBatch(p, b, opts)
+	}
+	if opts.Verify && b.IsTransactional() {
+		if err := ps.checkGuard(b.ProducerID(), b.ProducerEpoch(), opts.Guard); err != nil {
+			return err
+		}
+	}
+	if p != nil && b.ProducerEpoch() < p.epoch {
+		return clientErrorf(kerr.InvalidProducerEpoch, "producer %d has epoch %d, the batch has %d", p.id, p.epoch, b.ProducerEpoch())
+	}
+	if opts.Origin == Client {
+		if err := ps.checkLowestSequence(p, b); err != nil {
+			return err
+		}
+	}
 	if p == nil {
 		// Never seen, expired, or all its records are gone: any sequence is taken (KIP-360).
 		return nil
 	}
-	if b.ProducerEpoch() < p.epoch {
-		return clientErrorf(kerr.InvalidProducerEpoch, "producer %d has epoch %d, the batch has %d", p.id, p.epoch, b.ProducerEpoch())
-	}
-	if b.IsControl() {
-		return ps.checkMarker(p, b)
-	}
-	if origin == Client {
+	if opts.Origin == Client {
 		if err := checkSequence(p, b); err != nil {
 			return err
 		}
@@ -175,15 +193,19 @@ func nextSequence(last int32) int32 {
 	return protocol.NextSequence(last, 1)
 }
 
-func (ps *producers) checkMarker(p *producer, b protocol.Batch) error {
+func (ps *producers) checkMarkerBatch(p *producer, b protocol.Batch, opts *AppendOptions) error {
+	if p == nil {
+		return nil
+	}
 	_, coordEpoch, err := protocol.ParseControlBatch(b)
 	if err != nil {
 		return err
 	}
-	if coordEpoch < p.coordEpoch {
-		return clientErrorf(kerr.TransactionCoordinatorFenced, "producer %d: coordinator epoch %d, known %d", p.id, coordEpoch, p.coordEpoch)
+	written, err := p.checkMarker(b.ProducerEpoch(), coordEpoch, opts.TxnVersion)
+	if written {
+		return errMarkerWritten
 	}
-	return nil
+	return err
 }
 
 // apply takes in a batch that is in the log. It returns the transaction that the batch ended, if it did.
@@ -206,6 +228,9 @@ func (ps *producers) apply(b protocol.Batch) (done endedTxn, ended bool) {
 func (ps *producers) applyData(p *producer, b protocol.Batch) {
 	p.bumpEpoch(b.ProducerEpoch())
 	p.timestamp = b.MaxTimestamp()
+	if b.IsTransactional() {
+		delete(ps.unverified, p.id) // the transaction is open now
+	}
 	p.remember(producerBatch{
 		lastSeq:     b.LastSequence(),
 		offsetDelta: b.LastOffsetDelta(),
@@ -223,6 +248,8 @@ func (ps *producers) applyMarker(p *producer, b protocol.Batch) (endedTxn, bool)
 	if err != nil || (kind != protocol.ControlAbort && kind != protocol.ControlCommit) {
 		return endedTxn{}, false // a control record of another kind does not concern producers
 	}
+	// Whoever was verified before the end may not write after it.
+	delete(ps.unverified, p.id)
 	p.bumpEpoch(b.ProducerEpoch())
 	p.coordEpoch, p.timestamp = coordEpoch, b.MaxTimestamp()
 	if p.txnFirst < 0 {
@@ -281,6 +308,11 @@ func (ps *producers) expire(nowMs, expirationMs int64) int {
 		if p.txnFirst < 0 && nowMs-p.timestamp >= expirationMs {
 			delete(ps.byID, id)
 			n++
+		}
+	}
+	for id, v := range ps.unverified {
+		if nowMs-v.timestamp >= expirationMs {
+			delete(ps.unverified, id)
 		}
 	}
 	return n

@@ -43,6 +43,12 @@ type AppendOptions struct {
 	Origin      Origin
 	Version     int16     // of the Produce request; decides whether zstd is allowed. 0 for appends of the broker itself
 	Now         time.Time // becomes the log append time; the zero time means Options.Now()
+	// Verify refuses a transactional batch with INVALID_TXN_STATE unless its producer has a transaction open here or Guard
+	// is the one that StartVerification gave.
+	Verify bool
+	Guard  uint64
+	// TxnVersion is the transaction version of a marker; from 2 on its epoch must be new here, see Log.CheckMarker.
+	TxnVersion int16
 }
 
 // AppendResult tells where records went.

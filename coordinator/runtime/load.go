@@ -76,7 +76,7 @@ func (l *loop[S]) replayBatch(b protocol.Batch) (int64, error) {
 	}
 	var producer *Producer
 	if b.IsTransactional() {
-		producer = &Producer{b.ProducerID(), b.ProducerEpoch()}
+		producer = &Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch()}
 	}
 	if b.IsControl() {
 		if b.Count() == 0 {

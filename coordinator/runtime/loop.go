@@ -60,11 +60,13 @@ type pending struct {
 	bytes    int
 }
 
-// parkedReply waits for the high watermark to reach offset.
+// parkedReply waits for the high watermark to reach offset: an answer to a
+// caller, or an effect, for which to is nil.
 type parkedReply struct {
 	offset int64
 	to     chan<- outcome
 	what   outcome
+	effect any
 }
 
 func newLoop[S Shard](o *Options[S], partition, epoch int32, log PartitionLog) *loop[S] {
@@ -170,7 +172,9 @@ func (l *loop[S]) failCallers(err error) {
 	l.queue = nil
 	l.mu.Unlock()
 	for _, p := range l.parked {
-		p.to <- outcome{err: err}
+		if p.to != nil {
+			p.to <- outcome{err: err}
+		}
 	}
 	for _, w := range l.waiting {
 		w <- outcome{err: err}
@@ -284,6 +288,9 @@ func (l *loop[S]) apply(r Result, from Ticket) error {
 	for _, reply := range r.Replies {
 		l.park(reply)
 	}
+	for _, e := range r.Effects {
+		l.parked = append(l.parked, parkedReply{offset: l.next, effect: e})
+	}
 	return nil
 }
 
@@ -374,15 +381,19 @@ func (l *loop[S]) park(r Reply) {
 		return // answered already, or nobody asked (a timer's result)
 	}
 	delete(l.waiting, r.Ticket)
-	l.parked = append(l.parked, parkedReply{l.next, to, outcome{r.Response, r.Err}})
+	l.parked = append(l.parked, parkedReply{offset: l.next, to: to, what: outcome{r.Response, r.Err}})
 }
 
-// release lets the replies go whose records are committed.
+// release lets the replies and effects go whose records are committed.
 func (l *loop[S]) release() {
 	hw := l.highWatermark.Load()
 	n := 0
 	for n < len(l.parked) && l.parked[n].offset <= hw {
-		l.parked[n].to <- l.parked[n].what
+		if p := &l.parked[n]; p.to != nil {
+			p.to <- p.what
+		} else {
+			l.o.OnEffect(l.partition, l.epoch, p.effect)
+		}
 		n++
 	}
 	clear(l.parked[:n])

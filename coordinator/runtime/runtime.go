@@ -27,6 +27,10 @@ type Options[S Shard] struct {
 	LoadBufferBytes int
 	// OnLoaded is told how long a load took and how many records it replayed.
 	OnLoaded func(partition int32, took time.Duration, records int64)
+	// OnEffect is handed the effects of results whose records are committed,
+	// with the leader epoch of the shard. It is called on the shard's goroutine
+	// and must not block.
+	OnEffect func(partition, epoch int32, effect any)
 }
 
 // Runtime holds the shards of one coordinator on this broker.

@@ -12,6 +12,10 @@ type Record struct {
 type Producer struct {
 	ID    int64
 	Epoch int16
+	// Guard is the proof that the transaction coordinator knows of the
+	// partition, for the log to check (KIP-890); 0 if none is needed. It is
+	// not part of what is written.
+	Guard uint64
 }
 
 // Marker ends the transaction of a producer on this partition.
@@ -19,6 +23,10 @@ type Marker struct {
 	Producer         Producer
 	Commit           bool
 	CoordinatorEpoch int32
+	// Version is the transaction version of the producer (KIP-890): from 2 on
+	// the log takes only an epoch that it has not seen. It is not part of what
+	// is written.
+	Version int16
 }
 
 // Ticket names a caller who waits for a reply.
@@ -55,6 +63,11 @@ type Result struct {
 	// caller, others that were parked before, or nobody yet.
 	Replies []Reply
 	Timers  []Timer
+	// Effects are handed to Options.OnEffect, in this order, once Records are
+	// committed: what must happen outside of the shard because of them, and
+	// must not if they are lost. A load forgets what it finds undone; Loaded
+	// has to ask for it again.
+	Effects []any
 }
 
 // Shard is the state of one partition of a coordinator's topic. All methods

@@ -1,0 +1,261 @@
+package txn
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gregor-broker/gregor/coordinator/runtime"
+)
+
+// Config is what the coordinator's settings say.
+type Config struct {
+	// MaxTimeout is transaction.max.timeout.ms.
+	MaxTimeout time.Duration
+	// IDExpiration is transactional.id.expiration.ms.
+	IDExpiration time.Duration
+	// TimeoutInterval and ExpirationInterval are how often timed out
+	// transactions and expired ids are looked for
+	// (transaction.abort.timed.out.transaction.cleanup.interval.ms,
+	// transaction.remove.expired.transaction.cleanup.interval.ms).
+	TimeoutInterval, ExpirationInterval time.Duration
+	// MaxRecordBytes bounds the record of one transaction, and with it the
+	// number of its partitions.
+	MaxRecordBytes int
+	// Version is the finalized level of transaction.version. It may rise while
+	// the shard runs.
+	Version func() int16
+}
+
+// Shard holds the transactions of one partition of __transaction_state. It
+// satisfies runtime.Shard.
+type Shard struct {
+	cfg *Config
+	ids map[string]*transaction
+	// waiting are requests for partitions, by transactional id, that wait for
+	// the transaction before to complete. Each is tried once more then.
+	waiting map[string][]waiter
+}
+
+type waiter struct {
+	ticket runtime.Ticket
+	req    AddPartitions
+	until  time.Time
+}
+
+// NewShard returns a shard without transactions.
+func NewShard(cfg *Config) *Shard {
+	return &Shard{cfg: cfg, ids: make(map[string]*transaction), waiting: make(map[string][]waiter)}
+}
+
+// SendMarkers is the effect of a decision that is committed: markers are to be
+// written to the partitions, however long it takes, and then Complete called.
+// The coordinator epoch is that of the shard.
+type SendMarkers struct {
+	TransactionalID string
+	ProducerID      int64
+	Epoch           int16
+	Commit          bool
+	// Version is the transaction version by whose rules the markers are judged.
+	Version    int16
+	Partitions []TopicPartition
+}
+
+// NeedProducerID is the response to a request that cannot be answered without
+// a new producer id: it is to be made again with one.
+type NeedProducerID struct{}
+
+// Timers' keys.
+const (
+	timerTimeouts    = "timeouts"
+	timerExpiration  = "expiration"
+	timerWaiterStart = "w" // followed by a transactional id
+)
+
+// step collects what one input makes happen.
+type step struct {
+	now time.Time
+	runtime.Result
+}
+
+func (st *step) nowMs() int64 { return st.now.UnixMilli() }
+
+func (st *step) reply(t runtime.Ticket, response any) {
+	st.Replies = append(st.Replies, runtime.Reply{Ticket: t, Response: response})
+}
+
+// put writes the next state of a transaction.
+func (s *Shard) put(st *step, next *transaction) {
+	if old := s.ids[next.id]; old != nil {
+		next.prevProducerID = old.producerID
+	}
+	st.Records = append(st.Records, next.record(s.valueVersion()))
+}
+
+func (s *Shard) valueVersion() int16 {
+	if s.cfg.Version() > 0 {
+		return 1 // flexible: the only one that holds what version 2 needs
+	}
+	return 0
+}
+
+// Replay applies a record; see runtime.Shard.
+func (s *Shard) Replay(_ int64, _ *runtime.Producer, r runtime.Record) error {
+	if len(r.Key) < 2 {
+		return fmt.Errorf("a record's key has %d bytes, less than its version takes", len(r.Key))
+	}
+	if v := int16(binary.BigEndian.Uint16(r.Key)); v != 0 {
+		return nil // of a later version, as Kafka: skipped
+	}
+	k := kmsg.NewTxnMetadataKey()
+	if err := k.ReadFrom(r.Key); err != nil {
+		return fmt.Errorf("key of a transaction: %w", err)
+	}
+	if r.Value == nil {
+		delete(s.ids, k.TransactionalID)
+		return nil
+	}
+	tx, err := parse(k.TransactionalID, r.Value)
+	if err != nil {
+		return fmt.Errorf("transaction of %q: %w", k.TransactionalID, err)
+	}
+	if old := s.ids[tx.id]; old != nil {
+		tx.lastEpoch = old.lastEpoch
+	}
+	s.ids[tx.id] = tx
+	return nil
+}
+
+// ReplayMarker: there are no transactions on __transaction_state itself.
+func (s *Shard) ReplayMarker(offset int64, _ runtime.Marker) error {
+	return fmt.Errorf("a transaction's marker at offset %d of the coordinator's own log", offset)
+}
+
+// Loaded asks for the markers of all transactions whose end is decided.
+func (s *Shard) Loaded(now time.Time) runtime.Result {
+	st := &step{now: now}
+	for _, id := range slices.Sorted(maps.Keys(s.ids)) {
+		if tx := s.ids[id]; tx.ending() {
+			s.sendMarkers(st, tx)
+		}
+	}
+	s.setTimer(st, timerTimeouts, s.cfg.TimeoutInterval)
+	s.setTimer(st, timerExpiration, s.cfg.ExpirationInterval)
+	return st.Result
+}
+
+func (s *Shard) setTimer(st *step, key string, after time.Duration) {
+	st.Timers = append(st.Timers, runtime.Timer{Key: key, At: st.now.Add(after)})
+}
+
+// Timeout handles a timer that went off; see runtime.Shard.
+func (s *Shard) Timeout(now time.Time, key string) runtime.Result {
+	st := &step{now: now}
+	switch key {
+	case timerTimeouts:
+		s.abortTimedOut(st)
+		s.setTimer(st, key, s.cfg.TimeoutInterval)
+	case timerExpiration:
+		s.expire(st)
+		s.setTimer(st, key, s.cfg.ExpirationInterval)
+	default:
+		s.stopWaiting(st, key[len(timerWaiterStart):])
+	}
+	return st.Result
+}
+
+// abortTimedOut fences the producers of transactions that ran for too long.
+func (s *Shard) abortTimedOut(st *step) {
+	for _, id := range slices.Sorted(maps.Keys(s.ids)) {
+		tx := s.ids[id]
+		if tx.state == Ongoing && tx.startMs+int64(tx.timeoutMs) < st.nowMs() {
+			s.fence(st, tx)
+		}
+	}
+}
+
+// expire forgets transactional ids that nobody used for long.
+func (s *Shard) expire(st *step) {
+	for _, id := range slices.Sorted(maps.Keys(s.ids)) {
+		tx := s.ids[id]
+		idle := tx.state == Empty || tx.state == CompleteCommit || tx.state == CompleteAbort
+		if idle && tx.updatedMs+s.cfg.IDExpiration.Milliseconds() <= st.nowMs() {
+			st.Records = append(st.Records, runtime.Record{Key: recordKey(id)})
+		}
+	}
+}
+
+// fence aborts an ongoing transaction with an epoch that its producer does not
+// have. Nobody else gets that epoch either.
+func (s *Shard) fence(st *step, tx *transaction) {
+	fenced := *tx
+	if fenced.epoch < maxEpoch {
+		fenced.epoch++
+	}
+	tx.lastEpoch = noEpoch
+	s.decide(st, tx, &fenced, PrepareAbort, s.cfg.Version(), noProducerID)
+}
+
+// decide ends a transaction, as commit or abort, and asks for its markers. from
+// is its state now with the epoch that the end counts from.
+func (s *Shard) decide(st *step, tx, from *transaction, state State, version int16, newID int64) {
+	next := *from
+	next.state, next.version, next.nextProducerID = state, version, newID
+	next.updatedMs = st.nowMs()
+	if version >= V2 {
+		tx.lastEpoch = from.epoch
+		if next.epoch < maxEpoch {
+			next.epoch++
+		}
+	}
+	if tx.state != Ongoing {
+		// An abort without a transaction: it bumps the epoch all the same.
+		next.startMs = next.updatedMs
+		next.topics = nil
+	}
+	s.put(st, &next)
+	if len(next.topics) > 0 {
+		s.sendMarkers(st, &next)
+		return
+	}
+	done := next.completed(st.nowMs())
+	done.prevProducerID = next.producerID
+	st.Records = append(st.Records, done.record(s.valueVersion()))
+}
+
+func (s *Shard) sendMarkers(st *step, tx *transaction) {
+	st.Effects = append(st.Effects, SendMarkers{
+		TransactionalID: tx.id, ProducerID: tx.producerID, Epoch: tx.epoch,
+		Commit: tx.state == PrepareCommit, Version: tx.version, Partitions: tx.partitions(),
+	})
+}
+
+// Completion reports that all markers of a transaction are written.
+type Completion struct {
+	TransactionalID string
+	ProducerID      int64
+	Epoch           int16
+	Commit          bool
+}
+
+// Complete completes the transaction whose markers are written. A report of
+// another transaction than the one that waits for it, and a second report,
+// change nothing.
+func (s *Shard) Complete(now time.Time, t runtime.Ticket, c Completion) runtime.Result {
+	st := &step{now: now}
+	st.reply(t, nil)
+	tx := s.ids[c.TransactionalID]
+	if tx == nil || !tx.ending() || tx.producerID != c.ProducerID || tx.epoch != c.Epoch || (tx.state == PrepareCommit) != c.Commit {
+		return st.Result
+	}
+	done := tx.completed(st.nowMs())
+	s.put(st, &done)
+	// The first one that waits starts the next transaction; its record follows
+	// this one's.
+	s.resume(st, &done)
+	return st.Result
+}

@@ -425,3 +425,64 @@ func pairs(m map[string]string) []string {
 	sort.Strings(list)
 	return list
 }
+
+// TestBrokerSteps: what the controller does about one broker, and that it waits
+// for the broker to say so.
+func TestBrokerSteps(t *testing.T) {
+	s := newScript(t)
+	inc := newTestID(1)
+	stands := func(want metadata.Standing) {
+		t.Helper()
+		if got := s.img.Standing(1, inc); got != want {
+			t.Fatalf("stands at %d, want %d", got, want)
+		}
+	}
+	idle := func(why string) {
+		t.Helper()
+		if c := metadata.NextBrokerChange(s.img); c != nil {
+			t.Fatalf("%s: %+v", why, c)
+		}
+	}
+	live := func(l metadata.Liveness) {
+		l.Incarnation = inc
+		s.commit([]metadata.Change{metadata.Live(s.img, 1, l, 0)})
+	}
+	step := func() { s.commit(metadata.NextBrokerChange(s.img)) }
+
+	stands(metadata.Unregistered)
+	s.commit(metadata.Register(s.img, metadata.Registration{ID: 1, Incarnation: inc}))
+	stands(metadata.Pending)
+	idle("nobody lives to be granted an epoch")
+	live(metadata.Liveness{})
+	step()
+	stands(metadata.Fenced)
+	idle("the broker is not ready")
+	live(metadata.Liveness{Ready: true})
+	step()
+	stands(metadata.Serving)
+	idle("all is well")
+	epoch := s.img.Broker(1).Epoch
+	// A lost session fences, and coming back needs no new registration.
+	s.commit(metadata.Bury(s.img, 1))
+	step()
+	stands(metadata.Fenced)
+	idle("no sign of life")
+	live(metadata.Liveness{Ready: true})
+	step()
+	stands(metadata.Serving)
+	if now := s.img.Broker(1).Epoch; now != epoch {
+		t.Errorf("epoch %d, was %d", now, epoch)
+	}
+	live(metadata.Liveness{Ready: true, Stopping: true})
+	step()
+	stands(metadata.ShuttingDown)
+	idle("it leaves when it is done")
+	// A sign of life of another incarnation is none of this one.
+	inc = newTestID(2)
+	live(metadata.Liveness{Ready: true})
+	step()
+	if b := s.img.Broker(1); !b.Fenced {
+		t.Errorf("%+v", b)
+	}
+	idle("the other has not registered")
+}

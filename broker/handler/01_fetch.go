@@ -29,7 +29,7 @@ import (
 //     something, not on how many are subscribed; see fetchSession.
 func fetch(b *Broker, r *Request) (kmsg.Response, error) {
 	f := &r.fetch
-	f.b, f.r = b, r
+	f.b, f.r, f.looks = b, r, 0
 	f.resp.reset(f.req.Version)
 	f.limits()
 	s, err := b.sessions.open(f)
@@ -71,6 +71,8 @@ type fetchCall struct {
 	served bool // a partition gave records
 	hurry  bool // the answer must not wait
 	known  bool // a partition of the cluster was asked for
+	// looks is how many partitions were looked at, for the tests.
+	looks int
 }
 
 func (f *fetchCall) reset() {
@@ -168,6 +170,7 @@ func (f *fetchCall) begin() {
 // read reads one partition into the response, and out of it again if onlyNews
 // is set and there is no news.
 func (f *fetchCall) read(e *fetchEntry, onlyNews bool) {
+	f.looks++
 	res := f.resp.add(e)
 	err := f.readPartition(e, res)
 	if err != nil && e.part != nil && e.part.Gone() != nil {

@@ -85,11 +85,7 @@ func startBroker(t testing.TB, opts func(*Options), settings ...config.Line) *te
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := OptionsFrom(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Handler, o.Log = b.h, log
+	o := Options{Handler: b.h, Log: log}
 	if opts != nil {
 		opts(&o)
 	}

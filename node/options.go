@@ -68,10 +68,14 @@ func connectionOverrides(ctx context.Context, v *config.Values) (map[netip.Addr]
 	return out, nil
 }
 
-// unlimited turns Kafka's highest number, which stands for no limit, into 0.
+// unlimited turns Kafka's highest number, which stands for no limit, into 0, and
+// Kafka's 0, which allows none, into -1.
 func unlimited(n int) int {
-	if n >= 1<<31-1 {
+	switch {
+	case n >= 1<<31-1:
 		return 0
+	case n == 0:
+		return -1
 	}
 	return n
 }

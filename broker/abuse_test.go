@@ -32,17 +32,15 @@ func TestFetchOfAMillionPartitions(t *testing.T) {
 		return r
 	}
 	before := heap()
-	r := request(200_000)
-	if got := c.fetch(r); len(got.Topics[0].Partitions) != 200_000 {
+	const n = 30_000
+	if got := c.fetch(request(n)); len(got.Topics[0].Partitions) != n {
 		t.Errorf("%d partitions answered", len(got.Topics[0].Partitions))
 	}
-	r = nil
 	b.eachConn(func(c *conn) { await(t, func() bool { return c.idle.Load() }) })
-	if after := heap(); after > before+32<<20 {
+	if after := heap(); after > before+8<<20 {
 		t.Errorf("%d MiB stayed", (after-before)>>20)
 	}
-	large := c.frame(request(1_100_000))
-	go func() { _, _ = c.Write(large) }()
+	c.send(append(be32(1_000_000*17), rawHeader(1, 4)[4:]...))
 	c.expectClosed()
 }
 

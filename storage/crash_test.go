@@ -102,7 +102,7 @@ func newCrashRig(seed uint64) *crashRig {
 // during the recovery from the last cut as well.
 func TestPowerCuts(t *testing.T) {
 	for seed := *crashSeed; seed < *crashSeed+uint64(*crashRuns); seed++ {
-		if err := runCrashes(seed, false); err != nil {
+		if err := runCrashes(seed, func(*rand.Rand) bool { return false }); err != nil {
 			t.Fatalf("-crash.seed %d -crash.runs 1: %v", seed, err)
 		}
 	}
@@ -111,19 +111,28 @@ func TestPowerCuts(t *testing.T) {
 // TestKills ends the process instead: what was written is there.
 func TestKills(t *testing.T) {
 	for seed := *crashSeed; seed < *crashSeed+uint64(*crashRuns)/2; seed++ {
-		if err := runCrashes(seed, true); err != nil {
+		if err := runCrashes(seed, func(*rand.Rand) bool { return true }); err != nil {
 			t.Fatalf("-crash.seed %d -crash.runs 2: %v", seed, err)
 		}
 	}
 }
 
-func runCrashes(seed uint64, kill bool) error {
+// TestKillsAndPowerCuts mixes the two: what the process had not synced when it was killed, its successor must.
+func TestKillsAndPowerCuts(t *testing.T) {
+	for seed := *crashSeed; seed < *crashSeed+uint64(*crashRuns)/2; seed++ {
+		if err := runCrashes(seed, func(rng *rand.Rand) bool { return rng.IntN(2) == 0 }); err != nil {
+			t.Fatalf("-crash.seed %d -crash.runs 2: %v", seed, err)
+		}
+	}
+}
+
+func runCrashes(seed uint64, kill func(*rand.Rand) bool) error {
 	r := newCrashRig(seed)
 	if err := r.open(r.faulty); err != nil {
 		return err
 	}
 	for life := range 6 {
-		if err := r.crashOnce(kill); err != nil {
+		if err := r.crashOnce(kill(r.rng)); err != nil {
 			return fmt.Errorf("life %d: %w", life, err)
 		}
 	}

@@ -136,10 +136,10 @@ func (d *logDir) identify(clusterID string, nodeID int32) error {
 		node = props["broker.id"]
 	}
 	if node != "" && node != strconv.Itoa(int(nodeID)) {
-		return fmt.Errorf("%s: the directory belongs to node %s, this is node %d", name, node, nodeID)
+		return &fatalError{fmt.Errorf("%s: the directory belongs to node %s, this is node %d", name, node, nodeID)}
 	}
 	if id := props["cluster.id"]; id != "" && clusterID != "" && id != clusterID {
-		return fmt.Errorf("%s: the directory belongs to cluster %s, this is %s", name, id, clusterID)
+		return &fatalError{fmt.Errorf("%s: the directory belongs to cluster %s, this is %s", name, id, clusterID)}
 	}
 	if text := props["directory.id"]; text != "" {
 		if d.id, err = parseUUID(name, text); err != nil {

@@ -89,8 +89,10 @@ func TestSlicesOutliveTheirLog(t *testing.T) {
 // TestConcurrentUse has appenders, readers, retention, truncation of another log and flushes at once. Readers check that
 // what they get is whole and in order. It is for the race detector.
 func TestConcurrentUse(t *testing.T) {
-	m, err := Open(Options{Dirs: []string{t.TempDir()}, NodeID: 1, FlushCheckInterval: time.Millisecond, RetentionCheckInterval: 2 * time.Millisecond,
-		HighWatermarkInterval: 3 * time.Millisecond, RecoveryCheckpointInterval: 5 * time.Millisecond})
+	m, err := Open(Options{
+		Dirs: []string{t.TempDir()}, NodeID: 1, FlushCheckInterval: time.Millisecond, RetentionCheckInterval: 2 * time.Millisecond,
+		HighWatermarkInterval: 3 * time.Millisecond, RecoveryCheckpointInterval: 5 * time.Millisecond,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,6 @@ func (l *Log) finishLoad(st loadState) error {
 	}
 	l.epochs.truncateFromEnd(end)
 	l.epochs.truncateFromStart((*l.segs.Load())[0].base)
-	l.recoveryPoint.Store(end) // a clean shut-down flushed all; a recovery synced what it kept
 	l.hw.Store(min(max(st.highWatermark, l.start.Load()), end))
 	l.producers.passWatermark(l.hw.Load())
 	l.publishTxns()
@@ -95,6 +94,7 @@ func (l *Log) loadClean(segs []*segment) error {
 		return err
 	}
 	l.setTail(s, s.size.Load(), end)
+	l.recoveryPoint.Store(end)
 	return l.rebuildProducers(end)
 }
 
@@ -118,13 +118,13 @@ func (l *Log) recover(segs []*segment, recoveryPoint int64) error {
 		}
 	}
 	l.epochs.truncateFromEnd(segs[first].base)
-	end, kept := segs[first].base, first
+	end, kept, whole := segs[first].base, first, true
 	for i, s := range segs[first:] {
 		if i > 0 && s.base != end {
 			break // the segment before lost its end: what follows does not connect
 		}
 		if i > 0 {
-			if err := segs[kept].writeIndexes(true); err != nil {
+			if err := segs[kept].syncRecovered(); err != nil {
 				return err
 			}
 			if err := l.writeSnapshot(s.base, l.producers.snapshot()); err != nil {
@@ -132,11 +132,10 @@ func (l *Log) recover(segs []*segment, recoveryPoint int64) error {
 			}
 		}
 		kept = first + i
-		next, whole, err := l.recoverSegment(s)
-		if err != nil {
+		var err error
+		if end, whole, err = l.recoverSegment(s); err != nil {
 			return err
 		}
-		end = next
 		if !whole {
 			break
 		}
@@ -153,7 +152,14 @@ func (l *Log) recover(segs []*segment, recoveryPoint int64) error {
 	}
 	l.publishSegments(slices.Clone(segs[:kept+1]))
 	l.setTail(l.active, l.active.size.Load(), end)
-	return l.syncRecovered(first)
+	l.dirUnsynced, l.parentUnsynced, l.idUnsynced, l.touched = true, true, l.ID() != (TopicID{}), true
+	l.recoveryPoint.Store(min(recoveryPoint, end))
+	if whole && first == len(segs)-1 {
+		// The rule: one segment was read and nothing is wrong with it. It is as durable as it was before, so there is nothing
+		// to sync, and a start after a kill costs no fsync.
+		return nil
+	}
+	return l.syncRecovered(end)
 }
 
 // recoverSegment checks every batch, makes the indexes anew, takes producers and epochs in, and cuts the file where it is
@@ -192,9 +198,7 @@ func (l *Log) recoverSegment(s *segment) (end int64, whole bool, err error) {
 		s.size.Store(valid)
 	}
 	s.finishTimes()
-	if err := h.file.Sync(); err != nil {
-		return 0, false, err
-	}
+	s.unsynced = true
 	return end, corrupt == nil, nil
 }
 
@@ -211,14 +215,29 @@ func whyBroken(b protocol.Batch, base, end int64) string {
 	return ""
 }
 
-// syncRecovered makes durable what recovery wrote, so that a crash right after does not find less.
-func (l *Log) syncRecovered(first int) error {
-	for _, s := range (*l.segs.Load())[first:] {
-		if err := s.writeIndexes(true); err != nil {
-			return err
-		}
+// syncRecovered makes durable what recovery kept and what it cut off: batches that are appended next must not be followed,
+// after another crash, by what was cut off here.
+func (l *Log) syncRecovered(end int64) error {
+	if err := l.active.syncRecovered(); err != nil {
+		return err
 	}
 	l.epochs.dirty = true
-	l.dirUnsynced, l.touched = true, true
-	return l.syncAll(nil)
+	if err := l.syncAll(nil); err != nil {
+		return err
+	}
+	l.recoveryPoint.Store(end)
+	return nil
+}
+
+func (s *segment) syncRecovered() error {
+	h, err := s.acquire()
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	if err := h.file.Sync(); err != nil {
+		return err
+	}
+	s.unsynced = false
+	return s.writeIndexes(true)
 }

@@ -1,0 +1,183 @@
+package storage
+
+import (
+	"errors"
+	"path"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/gregor-broker/gregor/protocol"
+	"github.com/gregor-broker/gregor/storage/vfs"
+)
+
+func onlyFor(dir string, rule vfs.Rule) vfs.Rule {
+	return func(op vfs.Op) *vfs.Fault {
+		if path.Dir(path.Dir(op.Name)) == dir || path.Dir(op.Name) == dir {
+			return rule(op)
+		}
+		return nil
+	}
+}
+
+// TestOneDirectoryFails: the other goes on, new logs go there, the news comes once.
+func TestOneDirectoryFails(t *testing.T) {
+	faulty := vfs.NewFaulty(vfs.NewMem(), nil)
+	told := make(chan string, 10)
+	m, err := Open(Options{FS: faulty, Dirs: []string{"a", "b"}, NodeID: 1, OnDirFailure: func(dir string, _ error) { told <- dir }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs := map[string]*Log{}
+	for i := range 4 {
+		l, err := m.CreateLog(TopicPartition{"t", int32(i)}, TopicID{1}, DefaultLogConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs[l.Dir()] = l
+	}
+	if len(logs) != 2 {
+		t.Fatal("all logs are in one directory")
+	}
+	add := func(dir string) error {
+		b := protocol.AppendBatch(nil, protocol.BatchParams{BaseTimestamp: time.Now().UnixMilli()}, three())
+		return second(logs[dir].AppendAsLeader(b, AppendOptions{Version: 9}))
+	}
+	faulty.SetRule(onlyFor("a", func(op vfs.Op) *vfs.Fault {
+		if op.Kind == vfs.OpWrite {
+			return &vfs.Fault{Err: syscall.EIO}
+		}
+		return nil
+	}))
+	for range 3 {
+		if err := add("a"); !errors.Is(err, kerr.KafkaStorageError) || !errors.Is(err, syscall.EIO) {
+			t.Fatal(err)
+		}
+	}
+	if err := add("b"); err != nil {
+		t.Fatal(err)
+	}
+	if dir := <-told; dir != "a" || len(told) > 0 {
+		t.Fatal(dir, len(told))
+	}
+	faulty.SetRule(nil)
+	if err := add("a"); !errors.Is(err, kerr.KafkaStorageError) {
+		t.Fatalf("a failed directory came back: %v", err)
+	}
+	for i := range 3 {
+		l, err := m.CreateLog(TopicPartition{"new", int32(i)}, TopicID{2}, DefaultLogConfig())
+		if err != nil || l.Dir() != "b" {
+			t.Fatal(err)
+		}
+	}
+	dirs := m.Dirs()
+	if dirs[0].Err == nil || dirs[1].Err != nil || dirs[0].ID == dirs[1].ID || dirs[1].UsableBytes <= 0 {
+		t.Fatal(dirs)
+	}
+	if err := m.Close(t.Context()); !errors.Is(err, kerr.KafkaStorageError) {
+		t.Fatal(err)
+	}
+	if m, err = Open(Options{FS: faulty, Dirs: []string{"a", "b"}, NodeID: 1}); err != nil || m.PreviousBrokerEpoch() != -1 || len(m.Logs()) != 7 {
+		t.Fatal(err)
+	}
+}
+
+// TestTooManyOpenFiles fails requests, not the directory.
+func TestTooManyOpenFiles(t *testing.T) {
+	faulty := vfs.NewFaulty(vfs.NewMem(), nil)
+	l := guardLog(t, faulty, "data")
+	b := func() []byte { return guardBatch(10, protocol.BatchParams{}) }
+	faulty.SetRule(func(op vfs.Op) *vfs.Fault {
+		if op.Kind == vfs.OpCreate || op.Kind == vfs.OpOpen {
+			return &vfs.Fault{Err: syscall.EMFILE}
+		}
+		return nil
+	})
+	cfg := l.Config()
+	cfg.SegmentBytes = 100
+	l.SetConfig(cfg)
+	if _, err := l.AppendAsLeader(b(), AppendOptions{Version: 9}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.AppendAsLeader(b(), AppendOptions{Version: 9}); !errors.Is(err, kerr.KafkaStorageError) {
+		t.Fatal(err)
+	}
+	faulty.SetRule(nil)
+	if _, err := l.AppendAsLeader(b(), AppendOptions{Version: 9}); err != nil || l.Segments() != 2 {
+		t.Fatal(err)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	fs := vfs.NewMem()
+	open := func(o Options) error {
+		o.FS = fs
+		if o.Dirs == nil {
+			o.Dirs = []string{"a"}
+		}
+		m, err := Open(o)
+		if err == nil {
+			err = m.Close(t.Context())
+		}
+		return err
+	}
+	if err := open(Options{NodeID: 1, ClusterID: "c", BrokerEpoch: 5}); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(Options{NodeID: 2, ClusterID: "c"}); err == nil {
+		t.Error("took another node's directory")
+	}
+	if err := open(Options{NodeID: 1, ClusterID: "d"}); err == nil {
+		t.Error("took another cluster's directory")
+	}
+	m, err := Open(Options{FS: fs, Dirs: []string{"a"}, NodeID: 1, ClusterID: "c"})
+	if err != nil || m.PreviousBrokerEpoch() != 5 {
+		t.Fatal("the refusals cost the clean marker: ", err)
+	}
+	if err := open(Options{NodeID: 1}); !errors.Is(err, vfs.ErrLocked) {
+		t.Errorf("opened twice: %v", err)
+	}
+	if err := m.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := fs.MkdirAll("b/t-0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := fs.MkdirAll("a/t-0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(Options{NodeID: 1, Dirs: []string{"a", "b"}}); err == nil {
+		t.Error("took a partition that is in two directories")
+	}
+}
+
+func TestBrokerEpochAcrossRestarts(t *testing.T) {
+	fs := vfs.NewMem()
+	for epoch := range int64(3) {
+		m, err := Open(Options{FS: fs, Dirs: []string{"a", "b"}, NodeID: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.PreviousBrokerEpoch(); got != epoch-1 {
+			t.Fatalf("previous epoch %d in life %d", got, epoch)
+		}
+		m.SetBrokerEpoch(epoch)
+		if err := m.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := Open(Options{FS: fs.CrashClone(1), Dirs: []string{"a", "b"}, NodeID: 1})
+	if err != nil || m.PreviousBrokerEpoch() != 2 {
+		t.Fatal("the marker is not durable")
+	}
+	m, err = Open(Options{FS: fs.KillClone(), Dirs: []string{"a", "b"}, NodeID: 1})
+	if err != nil || m.PreviousBrokerEpoch() != 2 {
+		t.Fatal(err)
+	}
+	m.unlock() // killed
+	if m, err = Open(Options{FS: m.opts.FS, Dirs: []string{"a", "b"}, NodeID: 1}); err != nil || m.PreviousBrokerEpoch() != -1 {
+		t.Fatal("the marker outlived a start")
+	}
+}

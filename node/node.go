@@ -17,6 +17,7 @@ import (
 	"github.com/gregor-broker/gregor/controller"
 	"github.com/gregor-broker/gregor/coordinator/group"
 	"github.com/gregor-broker/gregor/coordinator/runtime"
+	"github.com/gregor-broker/gregor/coordinator/txn"
 	"github.com/gregor-broker/gregor/metadata"
 	"github.com/gregor-broker/gregor/replication"
 	"github.com/gregor-broker/gregor/storage"
@@ -60,6 +61,8 @@ type Node struct {
 	controller *controller.Controller
 	partitions *replication.Manager
 	groups     *runtime.Runtime[*group.Shard]
+	txns       *runtime.Runtime[*txn.Shard]
+	markers    *handler.Markers
 	server     *broker.Server
 	admin      *adminServer
 	serving    sync.WaitGroup
@@ -136,7 +139,7 @@ func (n *Node) start(ctx context.Context, o Options) error {
 	h, err := handler.New(handler.Broker{
 		NodeID: n.id, ClusterID: n.clusterID, Rack: o.Config.String("broker.rack"),
 		Cluster: n.controller, Partitions: n.partitions, Logs: n.logs, Config: o.Config,
-		Groups: n.groups, Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
+		Groups: n.groups, Transactions: n.txns, Markers: n.markers, Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
 	})
 	if err != nil {
 		return err
@@ -236,6 +239,9 @@ func (n *Node) join(ctx context.Context, o Options) error {
 	}
 	n.groups = groups
 	n.partitions.OnLeadership(leads(groups, handler.OffsetsTopic))
+	if err := n.newTransactions(o); err != nil {
+		return err
+	}
 	var endpoints []metadata.Endpoint
 	for _, l := range n.listening {
 		endpoints = append(endpoints, l.endpoint())
@@ -400,6 +406,12 @@ func (n *Node) closeParts(ctx context.Context) error {
 	}
 	n.cancel()
 	n.background.Wait()
+	if n.markers != nil {
+		n.markers.Close()
+	}
+	if n.txns != nil {
+		n.txns.Close()
+	}
 	if n.groups != nil {
 		n.groups.Close()
 	}

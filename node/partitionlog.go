@@ -16,10 +16,14 @@ type partitionLog struct {
 // be lost is refused while the in-sync set is too small.
 func (l partitionLog) Append(b runtime.Batch) (int64, error) {
 	const acksAll = -1
-	res, err := l.p.Append(encodeBatch(b), replication.AppendOptions{
+	o := replication.AppendOptions{
 		Acks: acksAll, Origin: storage.Coordinator, Now: b.Timestamp,
 		LeaderEpoch: b.LeaderEpoch, CheckLeaderEpoch: true,
-	})
+	}
+	if b.Marker != nil {
+		o.TxnVersion = b.Marker.Version
+	}
+	res, err := l.p.Append(encodeBatch(b), o)
 	return res.FirstOffset, err
 }
 

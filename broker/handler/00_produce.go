@@ -31,9 +31,16 @@ func produce(b *Broker, r *Request) (kmsg.Response, error) {
 	c := &r.produce
 	req := &c.req
 	resp := c.answer()
-	if req.TransactionID == nil && c.transactional() {
+	transactional := c.transactional()
+	if transactional && req.TransactionID == nil {
 		c.refuseAll(kerr.TransactionalIDAuthorizationFailed)
 		return c.finish()
+	}
+	if transactional {
+		if err := c.enterTransaction(b, r); err != nil {
+			c.refuseAll(err)
+			return c.finish()
+		}
 	}
 	opts := replication.AppendOptions{
 		Acks: req.Acks, Version: req.Version, Origin: storage.Client,
@@ -44,7 +51,13 @@ func produce(b *Broker, r *Request) (kmsg.Response, error) {
 		t, rt := &req.Topics[i], &resp.Topics[i]
 		for j := range t.Partitions {
 			out := &rt.Partitions[j]
-			p, end, err := produceTo(b, t, &t.Partitions[j], opts, out)
+			var p *replication.Partition
+			var end int64
+			var err error
+			opts.Verify, opts.Guard, err = c.entry(i, j)
+			if err == nil {
+				p, end, err = produceTo(b, t, &t.Partitions[j], opts, out)
+			}
 			if err != nil {
 				c.failed(b, r, out, t, &t.Partitions[j], p, err)
 			} else if req.Acks == -1 {
@@ -98,13 +111,7 @@ var errOldProduce = errors.New("produce versions 0 to 2 are not supported")
 // returns the offset behind them. The partition is nil if it is not on this
 // broker.
 func produceTo(b *Broker, t *kmsg.ProduceRequestTopic, rec *kmsg.ProduceRequestTopicPartition, opts replication.AppendOptions, out *kmsg.ProduceResponseTopicPartition) (*replication.Partition, int64, error) {
-	var p *replication.Partition
-	var err error
-	if opts.Version >= 13 {
-		p, err = b.Partitions.PartitionByID(t.TopicID, rec.Partition)
-	} else {
-		p, err = b.Partitions.Partition(t.Topic, rec.Partition)
-	}
+	p, err := producedPartition(b, opts.Version, t, rec.Partition)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -119,18 +126,22 @@ func produceTo(b *Broker, t *kmsg.ProduceRequestTopic, rec *kmsg.ProduceRequestT
 	return p, res.LastOffset + 1, nil
 }
 
+// producedPartition finds a partition of a request on this broker.
+func producedPartition(b *Broker, version int16, t *kmsg.ProduceRequestTopic, partition int32) (*replication.Partition, error) {
+	if version >= 13 {
+		return b.Partitions.PartitionByID(t.TopicID, partition)
+	}
+	return b.Partitions.Partition(t.Topic, partition)
+}
+
 // refuseRecords says why records cannot even be tried: acks that do not exist, which
-// Kafka finds out only after it has looked at the batch; a transaction, while
-// there is no coordinator that could know of it.
+// Kafka finds out only after it has looked at the batch.
 func refuseRecords(records []byte, acks int16) error {
 	if !validAcks(acks) {
 		if !isOneBatch(records) {
 			return kerr.InvalidRecord
 		}
 		return kerr.InvalidRequiredAcks
-	}
-	if isTransactional(records) {
-		return kerr.InvalidProducerIDMapping
 	}
 	return nil
 }
@@ -141,6 +152,8 @@ type produceCall struct {
 	resp    produceResponse
 	pending []pendingProduce
 	waiter  replication.ProduceWait
+	// entries are the transactional batches of the request, in its order.
+	entries []transactionEntry
 }
 
 // pendingProduce is one partition's answer that waits for the high watermark.
@@ -168,6 +181,7 @@ func (c *produceCall) reset() {
 	}
 	clear(c.pending)
 	c.pending = c.pending[:0]
+	c.entries = nil
 	c.waiter.Reset()
 	c.resp.failed = nil
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // findCoordinator answers FindCoordinator, versions 0 to 6: the broker that
-// coordinates a group (v1 adds transactional ids, KIP-98; v4 asks for many at
-// once, KIP-699).
+// coordinates a group or, from v1 on, the transactions of a transactional id
+// (KIP-98); v4 asks for many at once (KIP-699).
 //
 // The coordinator's topic is made when it is first asked for. Kafka answers
 // COORDINATOR_NOT_AVAILABLE meanwhile and clients try again after a back-off;
@@ -44,15 +44,19 @@ func (b *Broker) coordinator(r *Request, kind int8, key string) kmsg.FindCoordin
 }
 
 func (b *Broker) findCoordinator(r *Request, kind int8, key string) (*metadata.Broker, *metadata.Endpoint, error) {
-	const groupCoordinator = 0
-	if kind != groupCoordinator {
+	topic, partition := OffsetsTopic, b.groupPartition
+	switch kind {
+	case groupCoordinator:
+	case transactionCoordinator:
+		topic, partition = TransactionsTopic, b.txnPartition
+	default:
 		return nil, nil, kerr.CoordinatorNotAvailable
 	}
-	img, err := b.ensureOffsetsTopic(r)
+	img, err := b.ensureTopic(r, topic)
 	if err != nil {
 		return nil, nil, kerr.CoordinatorNotAvailable
 	}
-	p := img.Topic(OffsetsTopic).Partitions[b.groupPartition(img, key)]
+	p := img.Topic(topic).Partitions[partition(img, key)]
 	broker, endpoint := endpointOf(img, p.Leader, r.Conn.Listener)
 	if endpoint == nil {
 		return nil, nil, kerr.CoordinatorNotAvailable
@@ -60,30 +64,25 @@ func (b *Broker) findCoordinator(r *Request, kind int8, key string) (*metadata.B
 	return broker, endpoint, nil
 }
 
-// ensureOffsetsTopic returns an image in which __consumer_offsets exists.
-func (b *Broker) ensureOffsetsTopic(r *Request) (*metadata.Image, error) {
+// The kinds of coordinators, as FindCoordinator numbers them.
+const (
+	groupCoordinator       = 0
+	transactionCoordinator = 1
+)
+
+// ensureTopic returns an image in which a coordinator's topic exists.
+func (b *Broker) ensureTopic(r *Request, name string) (*metadata.Image, error) {
 	img := b.Cluster.Image()
-	if img.Topic(OffsetsTopic) != nil {
+	if img.Topic(name) != nil {
 		return img, nil
 	}
-	value := func(s string) *string { return &s }
-	segment, _ := b.Config.Lookup("offsets.topic.segment.bytes")
-	results := b.Cluster.CreateTopics(r.Ctx, []metadata.NewTopic{{
-		Name:              OffsetsTopic,
-		Partitions:        b.Config.Int32("offsets.topic.num.partitions"),
-		ReplicationFactor: b.internalReplicas(img, b.Config.Int("offsets.topic.replication.factor")),
-		Configs: map[string]*string{
-			"cleanup.policy":   value("compact"),
-			"compression.type": value("producer"),
-			"segment.bytes":    &segment,
-		},
-	}}, false)
-	if img = b.Cluster.Image(); img.Topic(OffsetsTopic) != nil {
+	results := b.Cluster.CreateTopics(r.Ctx, []metadata.NewTopic{b.newTopic(name)}, false)
+	if img = b.Cluster.Image(); img.Topic(name) != nil {
 		return img, nil // here, or by another request at the same time
 	}
 	if err := results[0].Err; err != nil {
-		b.Log.Warn().Err(err).Str("topic", OffsetsTopic).Str("why", results[0].Message).
-			Msg("cannot create the group coordinator's topic")
+		b.Log.Warn().Err(err).Str("topic", name).Str("why", results[0].Message).
+			Msg("cannot create a coordinator's topic")
 		return nil, err
 	}
 	return nil, kerr.CoordinatorNotAvailable

@@ -29,7 +29,7 @@ func listGroups(b *Broker, r *Request) (kmsg.Response, error) {
 			return s.ListGroups(now, t, req.StatesFilter, req.TypesFilter)
 		})
 		if err != nil {
-			resp.ErrorCode, resp.Groups = protocol.Code(groupError(err)), nil
+			resp.ErrorCode, resp.Groups = protocol.Code(coordinatorError(err)), nil
 			return resp, nil
 		}
 		groups, _ := v.([]kmsg.ListGroupsResponseGroup)

@@ -3,10 +3,13 @@ package handler
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/gregor-broker/gregor/coordinator/runtime"
+	"github.com/gregor-broker/gregor/coordinator/txn"
 	"github.com/gregor-broker/gregor/protocol"
 )
 
@@ -18,38 +21,41 @@ import (
 //     already (KIP-360): both or neither, else INVALID_REQUEST. Only a
 //     transactional producer keeps its id; an idempotent one gets a new one.
 //   - v4 may answer PRODUCER_FENCED, v5 TRANSACTION_ABORTABLE (KIP-890).
-//   - A transactional id is for the transaction coordinator. While there is
-//     none in the cluster the answer is what Kafka answers while none is up:
-//     COORDINATOR_NOT_AVAILABLE. An empty one is INVALID_REQUEST.
+//   - A transactional id is for the transaction coordinator, see
+//     txn.Shard.InitProducerID.
 func initProducerID(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.InitProducerIDRequest)
-	resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
-	id, err := b.initProducer(r.Ctx, req)
+	resp, err := b.initProducer(r.Ctx, req)
 	if err != nil {
+		resp = req.ResponseKind().(*kmsg.InitProducerIDResponse)
 		resp.ErrorCode, resp.ProducerID, resp.ProducerEpoch = protocol.Code(err), -1, -1
-		return resp, nil
 	}
-	resp.ProducerID, resp.ProducerEpoch = id, 0
+	resp.ErrorCode = fencedBefore(resp.ErrorCode, req.Version, 4)
 	return resp, nil
 }
 
-func (b *Broker) initProducer(ctx context.Context, req *kmsg.InitProducerIDRequest) (int64, error) {
+func (b *Broker) initProducer(ctx context.Context, req *kmsg.InitProducerIDRequest) (*kmsg.InitProducerIDResponse, error) {
 	// Before v3 both have their default, -1.
 	if (req.ProducerID == -1) != (req.ProducerEpoch == -1) {
-		return 0, kerr.InvalidRequest
+		return nil, kerr.InvalidRequest
 	}
 	if req.TransactionalID != nil {
 		if *req.TransactionalID == "" {
-			return 0, kerr.InvalidRequest
+			return nil, kerr.InvalidRequest
 		}
-		return 0, kerr.CoordinatorNotAvailable
+		return callTxnWithID[*kmsg.InitProducerIDResponse](ctx, b, *req.TransactionalID, func(newID int64) runtime.Handler[*txn.Shard] {
+			return func(s *txn.Shard, now time.Time, t runtime.Ticket) runtime.Result {
+				return s.InitProducerID(now, t, req, newID)
+			}
+		})
 	}
-	id, err := b.producerIDs.next(ctx, b.Cluster.AllocateProducerIDs)
+	id, err := b.newProducerID(ctx)
 	if err != nil {
-		b.Log.Warn().Err(err).Msg("no producer ids could be reserved")
-		return 0, kerr.CoordinatorLoadInProgress // which clients try again, as with Kafka
+		return nil, err
 	}
-	return id, nil
+	resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
+	resp.ProducerID, resp.ProducerEpoch = id, 0
+	return resp, nil
 }
 
 // producerIDs hands out ids from the block that this broker reserved last. What

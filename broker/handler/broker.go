@@ -33,6 +33,12 @@ type Broker struct {
 	Config     *config.Values
 	// Groups is the group coordinator. Nil answers COORDINATOR_NOT_AVAILABLE.
 	Groups Groups
+	// Transactions is the transaction coordinator and Markers what ends
+	// transactions on partitions. Nil: there is none.
+	Transactions Transactions
+	Markers      *Markers
+	// Peers reaches other brokers; nil where there are none.
+	Peers Peers
 
 	Now func() time.Time
 	Log zerolog.Logger
@@ -92,6 +98,7 @@ func DefaultFeatures() []Feature {
 	return []Feature{
 		{Name: "group.version", Min: 0, Max: 1, Finalized: 1}, // KIP-848
 		{Name: "metadata.version", Min: 7, Max: 30, Finalized: 30},
+		{Name: "transaction.version", Min: 0, Max: 2, Finalized: 2}, // KIP-890
 	}
 }
 

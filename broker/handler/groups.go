@@ -53,8 +53,11 @@ func callGroup[T any](ctx context.Context, b *Broker, groupID string, h runtime.
 		return none, kerr.CoordinatorNotAvailable
 	}
 	v, err := b.Groups.Call(ctx, b.groupPartition(b.Cluster.Image(), groupID), h)
+	if errors.Is(err, kerr.MessageTooLarge) {
+		return none, kerr.InvalidCommitOffsetSize
+	}
 	if err != nil {
-		return none, groupError(err)
+		return none, coordinatorError(err)
 	}
 	response, ok := v.(T)
 	if !ok {
@@ -63,9 +66,9 @@ func callGroup[T any](ctx context.Context, b *Broker, groupID string, h runtime.
 	return response, nil
 }
 
-// groupError turns what went wrong with a coordinator's write into what its
-// clients understand: to look for the coordinator again, or to try again.
-func groupError(err error) error {
+// coordinatorError turns what went wrong with a coordinator's write into what
+// its clients understand: to look for the coordinator again, or to try again.
+func coordinatorError(err error) error {
 	for _, m := range []struct{ is, to *kerr.Error }{
 		{kerr.NotEnoughReplicas, kerr.CoordinatorNotAvailable},
 		{kerr.NotEnoughReplicasAfterAppend, kerr.CoordinatorNotAvailable},
@@ -73,7 +76,6 @@ func groupError(err error) error {
 		{kerr.RequestTimedOut, kerr.CoordinatorNotAvailable},
 		{kerr.NotLeaderForPartition, kerr.NotCoordinator},
 		{kerr.KafkaStorageError, kerr.NotCoordinator},
-		{kerr.MessageTooLarge, kerr.InvalidCommitOffsetSize},
 	} {
 		if errors.Is(err, m.is) {
 			return m.to

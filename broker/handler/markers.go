@@ -1,0 +1,310 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gregor-broker/gregor/coordinator/group"
+	"github.com/gregor-broker/gregor/coordinator/runtime"
+	"github.com/gregor-broker/gregor/coordinator/txn"
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/protocol"
+	"github.com/gregor-broker/gregor/replication"
+	"github.com/gregor-broker/gregor/storage"
+)
+
+// Markers ends transactions: it writes their markers to the partitions that
+// took part, wherever those are led, and then tells the coordinator.
+//
+// A transaction that is decided must end, so markers are tried until they are
+// written. One goroutine does that for each transaction and there is never more
+// than one for a transactional id: a second one would write its markers late,
+// maybe into the next transaction of a producer that keeps its epoch.
+type Markers struct {
+	o   MarkersOptions
+	ctx context.Context //nolint:containedctx // ends all retries, whoever asked for them
+	end context.CancelFunc
+	wg  sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	// jobs are the transactions under way, by transactional id.
+	jobs map[string]*markerJob
+}
+
+// MarkersOptions is what Markers works with.
+type MarkersOptions struct {
+	NodeID     int32
+	Image      func() *metadata.Image
+	Partitions *replication.Manager
+	Groups     Groups
+	// Transactions is told when all markers are written.
+	Transactions Transactions
+	// Peers reaches the leaders of other partitions; may be nil.
+	Peers Peers
+	Now   func() time.Time
+	Log   zerolog.Logger
+	// Timeout is how long a marker may take to be committed before it is tried
+	// again.
+	Timeout time.Duration
+}
+
+type markerJob struct {
+	txn.SendMarkers
+	partition, coordinatorEpoch int32
+
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// NewMarkers returns Markers that work until Close.
+func NewMarkers(o MarkersOptions) *Markers {
+	m := &Markers{o: o, jobs: make(map[string]*markerJob)}
+	m.ctx, m.end = context.WithCancel(context.Background())
+	return m
+}
+
+// Close ends all retries. What is not written by then is asked for again when
+// the coordinator's shard is loaded the next time.
+func (m *Markers) Close() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.end()
+	m.wg.Wait()
+}
+
+// Send has the markers of a transaction written, decided by the coordinator's
+// shard of a partition in a leader epoch. It does not block. A job that is under
+// way for the same transactional id is ended first.
+func (m *Markers) Send(partition, coordinatorEpoch int32, what txn.SendMarkers) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
+	ctx, cancel := context.WithCancel(m.ctx)
+	j := &markerJob{SendMarkers: what, partition: partition, coordinatorEpoch: coordinatorEpoch, cancel: cancel, done: make(chan struct{})}
+	before := m.jobs[what.TransactionalID]
+	m.jobs[what.TransactionalID] = j
+	m.wg.Go(func() {
+		defer m.finished(j)
+		if before != nil {
+			before.cancel()
+			<-before.done
+		}
+		m.run(ctx, j)
+	})
+}
+
+func (m *Markers) finished(j *markerJob) {
+	j.cancel()
+	m.mu.Lock()
+	if m.jobs[j.TransactionalID] == j {
+		delete(m.jobs, j.TransactionalID)
+	}
+	m.mu.Unlock()
+	close(j.done)
+}
+
+const (
+	markerBackoff    = 10 * time.Millisecond
+	markerMaxBackoff = time.Second
+)
+
+// run writes until nothing is left, then completes.
+func (m *Markers) run(ctx context.Context, j *markerJob) {
+	left := j.Partitions
+	backoff := markerBackoff
+	for {
+		var fenced bool
+		if left, fenced = m.writeAll(ctx, j, left); fenced {
+			m.log(j).Warn().Msg("another broker coordinates the transaction now: its markers are that one's to write")
+			return
+		}
+		if len(left) == 0 && !m.complete(ctx, j) {
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		select {
+		case <-time.After(backoff):
+		case <-ctx.Done():
+			return
+		}
+		backoff = min(2*backoff, markerMaxBackoff)
+	}
+}
+
+func (m *Markers) log(j *markerJob) *zerolog.Logger {
+	l := m.o.Log.With().Str("transactional_id", j.TransactionalID).Int64("producer_id", j.ProducerID).Int16("epoch", j.Epoch).Logger()
+	return &l
+}
+
+// complete tells the coordinator and says whether to try that again. If the
+// shard is gone or loads its log again, it will ask for the markers once more.
+func (m *Markers) complete(ctx context.Context, j *markerJob) (again bool) {
+	c := txn.Completion{TransactionalID: j.TransactionalID, ProducerID: j.ProducerID, Epoch: j.Epoch, Commit: j.Commit}
+	_, err := m.o.Transactions.Call(ctx, j.partition, func(s *txn.Shard, now time.Time, t runtime.Ticket) runtime.Result {
+		return s.Complete(now, t, c)
+	})
+	if err != nil && ctx.Err() == nil {
+		m.log(j).Info().Err(err).Msg("transaction is not completed")
+	}
+	return errors.Is(err, kerr.CoordinatorLoadInProgress)
+}
+
+// writeAll writes the markers of a transaction to partitions and returns those
+// that have none yet. fenced: there is a newer coordinator.
+func (m *Markers) writeAll(ctx context.Context, j *markerJob, tps []txn.TopicPartition) (left []txn.TopicPartition, fenced bool) {
+	marker := runtime.Marker{
+		Producer: runtime.Producer{ID: j.ProducerID, Epoch: j.Epoch}, Commit: j.Commit,
+		CoordinatorEpoch: j.coordinatorEpoch, Version: j.Version,
+	}
+	img := m.o.Image()
+	byLeader := make(map[int32][]txn.TopicPartition)
+	for _, tp := range tps {
+		if !hasPartition(img, tp.Topic, tp.Partition) {
+			continue // deleted, and the transaction's records with it
+		}
+		leader, _ := leaderOf(img.Topic(tp.Topic), tp.Partition)
+		byLeader[leader] = append(byLeader[leader], tp)
+	}
+	for leader, tps := range byLeader {
+		var errs []error
+		switch {
+		case leader == m.o.NodeID:
+			errs = m.Write(ctx, marker, tps)
+		case leader < 0 || m.o.Peers == nil:
+			errs = same(make([]error, len(tps)), kerr.LeaderNotAvailable)
+		default:
+			errs = m.writeRemotely(ctx, leader, marker, tps)
+		}
+		for i, err := range errs {
+			switch {
+			case err == nil:
+			case errors.Is(err, kerr.TransactionCoordinatorFenced):
+				fenced = true
+			case errors.Is(err, kerr.InvalidProducerEpoch):
+				// The partition has seen a later epoch, which only comes after
+				// this transaction's end.
+				m.log(j).Info().Err(err).Str("topic", tps[i].Topic).Int32("partition", tps[i].Partition).
+					Msg("the transaction has ended already on a partition")
+			default:
+				if ctx.Err() == nil {
+					m.log(j).Debug().Err(err).Str("topic", tps[i].Topic).Int32("partition", tps[i].Partition).Msg("marker is not written")
+				}
+				left = append(left, tps[i])
+			}
+		}
+	}
+	return left, fenced
+}
+
+// Write writes a marker to partitions that this broker leads and waits until it
+// is committed. It returns an error for each partition.
+func (m *Markers) Write(ctx context.Context, marker runtime.Marker, tps []txn.TopicPartition) []error {
+	errs := make([]error, len(tps))
+	parts := make([]int, len(tps))
+	var wait replication.ProduceWait
+	for i, tp := range tps {
+		parts[i] = -1
+		p, err := m.o.Partitions.Partition(tp.Topic, tp.Partition)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		if tp.Topic == OffsetsTopic {
+			errs[i] = m.writeToGroup(ctx, p, marker)
+			continue
+		}
+		end, err := m.append(p, marker)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		parts[i] = wait.Add(p, end)
+	}
+	wait.Wait(ctx, m.o.Timeout)
+	for i, part := range parts {
+		if part >= 0 {
+			errs[i] = wait.Err(part)
+		}
+	}
+	return errs
+}
+
+// append writes a marker as a control batch and returns the offset behind it.
+func (m *Markers) append(p *replication.Partition, marker runtime.Marker) (end int64, err error) {
+	now := m.o.Now()
+	kind := protocol.ControlAbort
+	if marker.Commit {
+		kind = protocol.ControlCommit
+	}
+	const acksAll = -1
+	res, err := p.Append(protocol.AppendControlBatch(nil, protocol.ControlParams{
+		TimestampMs: now.UnixMilli(), ProducerID: marker.Producer.ID, ProducerEpoch: marker.Producer.Epoch,
+		Type: kind, CoordinatorEpoch: marker.CoordinatorEpoch,
+	}), replication.AppendOptions{Acks: acksAll, Origin: storage.Coordinator, Now: now, TxnVersion: marker.Version})
+	return res.LastOffset + 1, err
+}
+
+// writeToGroup ends a transaction on a partition of __consumer_offsets, which
+// only the group coordinator writes to.
+func (m *Markers) writeToGroup(ctx context.Context, p *replication.Partition, marker runtime.Marker) error {
+	if m.o.Groups == nil {
+		return kerr.CoordinatorNotAvailable
+	}
+	_, err := m.o.Groups.Call(ctx, p.Index(), func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
+		// Asked here, where nothing else writes to the partition meanwhile: a
+		// refusal by the log would throw away the shard.
+		written, err := p.CheckMarker(marker.Producer.ID, marker.Producer.Epoch, marker.CoordinatorEpoch, marker.Version)
+		if err != nil || written {
+			return runtime.Result{Replies: []runtime.Reply{{Ticket: t, Err: err}}}
+		}
+		return s.EndTransaction(now, t, marker)
+	})
+	return err
+}
+
+func (m *Markers) writeRemotely(ctx context.Context, leader int32, marker runtime.Marker, tps []txn.TopicPartition) []error {
+	req := kmsg.NewPtrWriteTxnMarkersRequest()
+	req.Version = 2
+	rm := kmsg.NewWriteTxnMarkersRequestMarker()
+	rm.ProducerID, rm.ProducerEpoch, rm.Committed = marker.Producer.ID, marker.Producer.Epoch, marker.Commit
+	rm.CoordinatorEpoch, rm.TransactionVersion = marker.CoordinatorEpoch, int8(marker.Version)
+	for _, tp := range tps {
+		rt := kmsg.NewWriteTxnMarkersRequestMarkerTopic()
+		rt.Topic, rt.Partitions = tp.Topic, []int32{tp.Partition}
+		rm.Topics = append(rm.Topics, rt)
+	}
+	req.Markers = append(req.Markers, rm)
+	errs := same(make([]error, len(tps)), kerr.NetworkException)
+	answer, err := m.o.Peers.Request(ctx, leader, req)
+	resp, ok := answer.(*kmsg.WriteTxnMarkersResponse)
+	if err != nil || !ok {
+		return same(errs, fmt.Errorf("%w: broker %d: %w", kerr.NetworkException, leader, err))
+	}
+	said := make(map[txn.TopicPartition]int16)
+	for _, rm := range resp.Markers {
+		for _, rt := range rm.Topics {
+			for _, rp := range rt.Partitions {
+				said[txn.TopicPartition{Topic: rt.Topic, Partition: rp.Partition}] = rp.ErrorCode
+			}
+		}
+	}
+	for i, tp := range tps {
+		if code, ok := said[tp]; ok {
+			errs[i] = kerr.ErrorForCode(code)
+		}
+	}
+	return errs
+}

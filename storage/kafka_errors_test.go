@@ -284,7 +284,8 @@ func (a *asker) produce(t *testing.T, topic string, version int16, records []byt
 			t.Fatalf("produce: %v", err)
 		}
 		got := resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
-		if got.ErrorCode != kerr.UnknownTopicOrPartition.Code { // Kafka's brokers learn of a topic a little later
+		// Kafka's brokers learn of a topic, and then of its leader, a little later.
+		if got.ErrorCode != kerr.UnknownTopicOrPartition.Code && got.ErrorCode != kerr.NotLeaderForPartition.Code {
 			return got
 		}
 	}

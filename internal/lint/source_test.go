@@ -183,3 +183,28 @@ func TestForbiddenTextIsFound(t *testing.T) {
 		}
 	}
 }
+
+// docPath is a path in backticks whose first part is a directory of ours.
+var docPath = regexp.MustCompile("`\\.?/?([a-z][a-z-]*/[A-Za-z0-9_./*-]+)`")
+
+// TestDocsNameWhatExists keeps the file map and its like true.
+func TestDocsNameWhatExists(t *testing.T) {
+	top := root(t)
+	for _, doc := range []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"} {
+		data, err := os.ReadFile(filepath.Join(top, doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range docPath.FindAllStringSubmatch(string(data), -1) {
+			path := strings.TrimSuffix(m[1], "/...")
+			first, _, _ := strings.Cut(path, "/")
+			if _, err := os.Stat(filepath.Join(top, first)); err != nil || first == "bin" || first == "data" {
+				continue
+			}
+			found, err := filepath.Glob(filepath.Join(top, path))
+			if err != nil || len(found) == 0 {
+				t.Errorf("%s names %s, which does not exist", doc, m[1])
+			}
+		}
+	}
+}

@@ -131,6 +131,15 @@ func loadAverage() float64 {
 	return load
 }
 
+// freeMemory is what nobody uses, not even as page cache.
+func freeMemory() int64 {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0
+	}
+	return int64(info.Freeram) * int64(info.Unit)
+}
+
 // machine describes where this ran.
 func machine() string {
 	var un unix.Utsname

@@ -199,30 +199,35 @@ func (s *subject) createTopic(name string, partitions int32, configs ...string) 
 	}
 	deadline := time.Now().Add(15 * time.Second)
 	for time.Now().Before(deadline) {
-		if ok, err := s.hasLeaders(name); err != nil || ok {
+		if ok, err := s.leads(name, partitions); err != nil || ok {
 			return err
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(time.Millisecond)
 	}
 	return fmt.Errorf("%s: topic %s has no leaders", s.name, name)
 }
 
-func (s *subject) hasLeaders(name string) (bool, error) {
-	req := kmsg.NewPtrMetadataRequest()
-	req.Version = 9
-	t := kmsg.NewMetadataRequestTopic()
-	t.Topic = &name
+// leads asks for an offset of every partition, which only a leader tells. The
+// metadata names leaders a moment before they have taken over.
+func (s *subject) leads(name string, partitions int32) (bool, error) {
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.Version = 7
+	req.ReplicaID = -1
+	t := kmsg.NewListOffsetsRequestTopic()
+	t.Topic = name
+	for i := range partitions {
+		p := kmsg.NewListOffsetsRequestTopicPartition()
+		p.Partition, p.CurrentLeaderEpoch, p.Timestamp = i, -1, -1
+		t.Partitions = append(t.Partitions, p)
+	}
 	req.Topics = append(req.Topics, t)
 	resp, err := s.do(req)
 	if err != nil {
 		return false, err
 	}
-	for _, t := range resp.(*kmsg.MetadataResponse).Topics {
-		if t.ErrorCode != 0 {
-			return false, nil
-		}
+	for _, t := range resp.(*kmsg.ListOffsetsResponse).Topics {
 		for _, p := range t.Partitions {
-			if p.ErrorCode != 0 || p.Leader < 0 {
+			if p.ErrorCode != 0 {
 				return false, nil
 			}
 		}

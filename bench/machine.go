@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -129,6 +130,26 @@ func loadAverage() float64 {
 	first, _, _ := strings.Cut(string(data), " ")
 	load, _ := strconv.ParseFloat(first, 64)
 	return load
+}
+
+// favour gives all threads of a process precedence over what else the machine
+// does, or takes it back. Where that is not allowed nothing happens.
+func favour(pid int, on bool) bool {
+	nice := 0
+	if on {
+		nice = -20
+	}
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	for _, t := range tasks {
+		tid, err := strconv.Atoi(filepath.Base(t))
+		if err == nil {
+			err = unix.Setpriority(unix.PRIO_PROCESS, tid, nice)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return false
+		}
+	}
+	return true
 }
 
 // freeMemory is what nobody uses, not even as page cache.

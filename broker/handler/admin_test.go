@@ -417,7 +417,7 @@ func TestDeletedTopicIsGone(t *testing.T) {
 // Clients before 1.1 know only whether a value is a default.
 func TestConfigsOfOldClients(t *testing.T) {
 	b := newTestBroker(t, "log.segment.bytes", "20000000")
-	b.create(t, newTopic("t", 1, 1, "retention.ms", "1000"))
+	b.create(t, newTopic("t", 1, 1, "retention.ms=1000"))
 	asked := resource(kmsg.ConfigResourceTypeTopic, "t", "retention.ms", "segment.bytes", "cleanup.policy")
 	got := answer[*kmsg.DescribeConfigsResponse](t, b, describe(0, asked)).Resources[0]
 	want := map[string]bool{"retention.ms": false, "segment.bytes": true, "cleanup.policy": true}

@@ -30,7 +30,7 @@ func franzGoVersion() string {
 
 // franzGo runs the tests of franz-go's client that talk to a broker. They come
 // with the module; a module of their own keeps what only they need out of ours.
-func franzGo(e env, tests []entry) ([]result, error) {
+func franzGo(e env, tests []entry) error {
 	version := franzGoVersion()
 	dir, err := harness.Installed("suite-franz-go", []string{version, "2"}, func(dir string) error {
 		for _, args := range [][]string{
@@ -46,13 +46,13 @@ func franzGo(e env, tests []entry) ([]result, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	list := exec.Command("go", "list", "-f", "{{.Dir}}", kgoPackage)
 	list.Dir = dir
 	source, err := list.Output()
 	if err != nil {
-		return nil, fmt.Errorf("where %s lies: %w", kgoPackage, err)
+		return fmt.Errorf("where %s lies: %w", kgoPackage, err)
 	}
 	var names []string
 	for _, t := range tests {
@@ -63,7 +63,10 @@ func franzGo(e env, tests []entry) ([]result, error) {
 	cmd.Dir = strings.TrimSpace(string(source))
 	cmd.Env = append(os.Environ(), "KGO_SEEDS="+e.addr, "KGO_TEST_RF=1", "KGO_TEST_RECORDS=50000", "KGO_TEST_MAX_TOPIC_PARTS=7", "KGO_LOG_LEVEL=none")
 	out, _ := cmd.Output() // a failed test is in the output
-	return goResults(out), nil
+	for _, r := range goResults(out) {
+		e.report(r)
+	}
+	return nil
 }
 
 // goResults reads the events of go test. Only tests without subtests count, so

@@ -2,4 +2,4 @@ package main
 
 import "errors"
 
-func kafkaJUnit(env, []entry) ([]result, error) { return nil, errors.New("not there yet") }
+func kafkaJUnit(env, []entry) error { return errors.New("not there yet") }

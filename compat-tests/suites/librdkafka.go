@@ -106,39 +106,38 @@ func adaptLibrdkafka(src string) error {
 }
 
 // librdkafka runs librdkafka's test runner, one process for each test.
-func librdkafka(e env, tests []entry) ([]result, error) {
+func librdkafka(e env, tests []entry) error {
 	dir, err := buildLibrdkafka()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// Each run has a copy of the runner's directory: its configuration lies in it.
 	work := filepath.Join(e.dir, "tests")
 	if err := harness.Run(e.dir, "cp", "-r", filepath.Join(dir, "librdkafka", "tests"), work); err != nil {
-		return nil, err
+		return err
 	}
 	conf := "bootstrap.servers=" + e.addr + "\ntest.topic.prefix=rdk\ntest.topic.random=true\ntest.timeout.multiplier=2\n"
 	if err := os.WriteFile(filepath.Join(work, "test.conf"), []byte(conf), 0o644); err != nil {
-		return nil, err
+		return err
 	}
 	tools, err := kafkaPath(e.dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	lib := filepath.Join(dir, "librdkafka")
 	env := append(os.Environ(), "KAFKA_PATH="+tools, "BROKERS="+e.addr, "TEST_KAFKA_VERSION=4.3.1",
 		"LD_LIBRARY_PATH="+filepath.Join(lib, "src")+":"+filepath.Join(lib, "src-cpp"))
-	results := make([]result, len(tests))
 	slots := make(chan struct{}, e.jobs)
 	var wg sync.WaitGroup
-	for i, t := range tests {
+	for _, t := range tests {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			results[i] = librdkafkaTest(work, env, t.name)
+			e.report(librdkafkaTest(work, env, t.name))
 		})
 	}
 	wg.Wait()
-	return results, nil
+	return nil
 }
 
 // kafkaPath is a directory like an installation of Apache Kafka, as far as the

@@ -23,6 +23,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gregor-broker/gregor/compat-tests/harness"
@@ -52,15 +53,16 @@ type suite struct {
 	// properties the broker needs beyond the defaults
 	properties []string
 	// run runs the given tests against a broker and reports each.
-	run func(e env, tests []entry) ([]result, error)
+	run func(e env, tests []entry) error
 }
 
 // env is what a suite needs to know.
 type env struct {
-	addr    string
-	dir     string // scratch, removed afterwards
-	jobs    int
-	verbose bool
+	addr string
+	dir  string // scratch, removed afterwards
+	jobs int
+	// report takes a test's result as soon as it is known.
+	report func(result)
 }
 
 // entry is one line of a list.
@@ -140,12 +142,11 @@ func runSuite(s suite, addr string, kafka bool, have []string, only string, jobs
 		addr = b.Addr
 	}
 	start := time.Now()
-	results, err := s.run(env{addr: addr, dir: dir, jobs: jobs, verbose: verbose}, tests)
-	if err != nil {
-		return err
-	}
+	var mu sync.Mutex
 	count := map[state]int{}
-	for _, r := range results {
+	report := func(r result) {
+		mu.Lock()
+		defer mu.Unlock()
 		count[r.state]++
 		switch {
 		case r.state == failed:
@@ -158,6 +159,9 @@ func runSuite(s suite, addr string, kafka bool, have []string, only string, jobs
 		case verbose:
 			fmt.Printf("skip %s: %s\n", r.name, r.detail)
 		}
+	}
+	if err := s.run(env{addr: addr, dir: dir, jobs: jobs, report: report}, tests); err != nil {
+		return err
 	}
 	var out []string
 	for need, n := range left {

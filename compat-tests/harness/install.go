@@ -186,3 +186,8 @@ func Kcat() (string, error) {
 	}
 	return path, nil
 }
+
+// JUnitJars is a directory with Apache Kafka's own tests of its clients.
+func JUnitJars() (string, error) {
+	return jars("junit-"+KafkaVersion, source("java", "junit.pom.xml"), "-Dkafka="+KafkaVersion)
+}

@@ -134,7 +134,7 @@ func (b *Broker) newTopic(name string) metadata.NewTopic {
 		}
 	}
 	switch name {
-	case "__consumer_offsets":
+	case OffsetsTopic:
 		set("offsets.topic.num.partitions", "offsets.topic.replication.factor", "offsets.topic.segment.bytes",
 			"cleanup.policy", "compact", "compression.type", "producer")
 	case "__transaction_state":

@@ -11,24 +11,40 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// checkCommit tells whether a commit comes from a member that owns what it
-// owned at its epoch, or from outside while the group is empty.
-func (g *consumerGroup) checkCommit(memberID string, epoch int32, knowsMemberEpochs bool) error {
+// checkCommit tells whether a commit comes from a member, or from outside while
+// the group is empty. A member that is behind its epoch may still commit what
+// it was given by then and has not lost since: the returned check, if there is
+// one, tells for each partition (KIP-1251).
+func (g *consumerGroup) checkCommit(memberID string, epoch int32, knowsMemberEpochs bool) (func(topicIDPartition) error, error) {
 	if epoch < 0 && len(g.members) == 0 {
-		return nil
+		return nil, nil
 	}
 	m := g.members[memberID]
 	switch {
 	case m == nil:
-		return kerr.UnknownMemberID
-	case m.classic != nil && epoch != m.epoch:
-		return kerr.IllegalGeneration
+		return nil, kerr.UnknownMemberID
 	case m.classic == nil && !knowsMemberEpochs:
-		return kerr.UnsupportedVersion
-	case epoch != m.epoch:
-		return kerr.StaleMemberEpoch
+		return nil, kerr.UnsupportedVersion
+	case epoch > m.epoch:
+		return nil, m.staleEpoch()
+	case epoch == m.epoch:
+		return nil, nil
 	}
-	return nil
+	return func(tp topicIDPartition) error {
+		if since, owned := m.since[tp]; !owned || epoch < since {
+			return m.staleEpoch()
+		}
+		return nil
+	}, nil
+}
+
+// staleEpoch is what a member is told whose epoch is not the current one, in
+// the words of its protocol.
+func (m *consumerMember) staleEpoch() error {
+	if m.classic != nil {
+		return kerr.IllegalGeneration
+	}
+	return kerr.StaleMemberEpoch
 }
 
 // checkFetch tells whether a member that gives its epoch is where it thinks it
@@ -40,8 +56,8 @@ func (g *consumerGroup) checkFetch(memberID *string, epoch int32) error {
 	if memberID == nil || g.members[*memberID] == nil {
 		return kerr.UnknownMemberID
 	}
-	if g.members[*memberID].epoch != epoch {
-		return kerr.StaleMemberEpoch
+	if m := g.members[*memberID]; m.epoch != epoch {
+		return m.staleEpoch()
 	}
 	return nil
 }
@@ -53,11 +69,17 @@ func (g *consumerGroup) offsetExpired(tp topicPartition, o offset, now, retentio
 	return now >= o.commitTimestamp+retention && !g.subscribes(tp.topic)
 }
 
-// tombstones remove all that the log holds about an empty group.
+// tombstones remove all that the log holds about a group.
 func (g *consumerGroup) tombstones() []runtime.Record {
 	var out []runtime.Record
+	for _, id := range sortedKeys(g.members) {
+		out = append(out, tombstone(typeCurrentMember, g.id, id))
+	}
 	for _, id := range sortedKeys(g.target) {
 		out = append(out, tombstone(typeTargetMember, g.id, id))
+	}
+	for _, id := range sortedKeys(g.members) {
+		out = append(out, tombstone(typeConsumerMember, g.id, id))
 	}
 	for _, e := range sortedKeys(g.regexes) {
 		out = append(out, tombstone(typeRegex, g.id, e))

@@ -1,9 +1,9 @@
 package group
 
 import (
-	"cmp"
 	"encoding/binary"
 	"hash/fnv"
+	"iter"
 	"maps"
 	"slices"
 
@@ -47,6 +47,12 @@ type consumerMember struct {
 	// assigned are the partitions it owns; revoking those it has to give back
 	// first.
 	assigned, revoking assignor.Assignment
+	// since is the epoch at which the member was given each of them: a commit of
+	// an older epoch speaks for an earlier ownership (KIP-1251).
+	since map[topicIDPartition]int32
+	// toldToJoin: a member that speaks the classic protocol knows that it must
+	// join again. Soft: a new coordinator tells it anew.
+	toldToJoin bool
 }
 
 // classicMember is what a member that speaks the classic protocol brought.
@@ -86,6 +92,30 @@ type topicIDPartition struct {
 	partition int32
 }
 
+// partitionsOf iterates over the partitions of assignments.
+func partitionsOf(assignments ...assignor.Assignment) iter.Seq[topicIDPartition] {
+	return func(yield func(topicIDPartition) bool) {
+		for _, a := range assignments {
+			for t, ps := range a {
+				for _, p := range ps {
+					if !yield(topicIDPartition{t, p}) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// heldSince makes the since of a member whose partitions are all as old.
+func heldSince(epoch int32, assignments ...assignor.Assignment) map[topicIDPartition]int32 {
+	since := make(map[topicIDPartition]int32)
+	for k := range partitionsOf(assignments...) {
+		since[k] = epoch
+	}
+	return since
+}
+
 func newConsumerGroup(id string) *consumerGroup {
 	return &consumerGroup{
 		id: id, members: make(map[string]*consumerMember), static: make(map[string]string),
@@ -112,29 +142,19 @@ func (g *consumerGroup) stateName() string {
 }
 
 func (g *consumerGroup) sortedMembers() []*consumerMember {
-	return slices.SortedFunc(maps.Values(g.members), func(a, b *consumerMember) int { return cmp.Compare(a.id, b.id) })
+	return slices.SortedFunc(maps.Values(g.members), byID)
 }
 
 // own notes that the member has its assigned and revoking partitions, and no
 // others.
 func (g *consumerGroup) own(m *consumerMember, was *consumerMember) {
-	if was != nil {
-		for _, a := range []assignor.Assignment{was.assigned, was.revoking} {
-			for t, ps := range a {
-				for _, p := range ps {
-					if k := (topicIDPartition{t, p}); g.owners[k] == m.id {
-						delete(g.owners, k)
-					}
-				}
-			}
+	for k := range partitionsOf(was.assigned, was.revoking) {
+		if g.owners[k] == m.id {
+			delete(g.owners, k)
 		}
 	}
-	for _, a := range []assignor.Assignment{m.assigned, m.revoking} {
-		for t, ps := range a {
-			for _, p := range ps {
-				g.owners[topicIDPartition{t, p}] = m.id
-			}
-		}
+	for k := range partitionsOf(m.assigned, m.revoking) {
+		g.owners[k] = m.id
 	}
 }
 

@@ -73,25 +73,17 @@ func (s *Shard) consumerHeartbeat(st *step, req *kmsg.ConsumerGroupHeartbeatRequ
 	if err := s.checkRegex(req); err != nil {
 		return nil, err
 	}
-	g, err := s.consumerGroupFor(st, req.Group, req.MemberEpoch == 0)
+	g, err := s.consumerGroupFor(st, req.Group, req.MemberID, req.MemberEpoch == 0)
 	if err != nil {
 		return nil, err
-	}
-	if g.members[req.MemberID] == nil && len(g.members) >= s.cfg.ConsumerMaxSize {
-		return nil, refuse(kerr.GroupMaxSizeReached, "The consumer group has reached its maximum capacity of %d members.", s.cfg.ConsumerMaxSize)
 	}
 	owned, saidOwned := ownedPartitions(req)
 	m, err := s.admitMember(st, g, req, owned, saidOwned)
 	if err != nil {
 		return nil, err
 	}
-	updated := updatedMember(m, req, c)
-	img := s.image()
-	bump := s.saveSubscription(st, g, m, updated, img)
-	s.moveEpoch(st, g, img, bump)
-	before := *g.members[updated.id]
-	s.saveMember(st, g, g.reconcile(&before, owned, saidOwned))
-	after := g.members[updated.id]
+	before, after := s.advance(st, g, m, updatedMember(m, req, c), owned, saidOwned)
+	s.cancelClassicTimers(st, g, after)
 	s.watchConsumer(st, g, after)
 
 	resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
@@ -103,6 +95,17 @@ func (s *Shard) consumerHeartbeat(st *step, req *kmsg.ConsumerGroupHeartbeatRequ
 		resp.Assignment = assignmentOf(after.assigned)
 	}
 	return resp, nil
+}
+
+// advance takes what a member now says about itself, moves the group on if that
+// changes who should have what, and the member towards its part of it. It
+// returns the member as it was before the last step, and after.
+func (s *Shard) advance(st *step, g *consumerGroup, was, now *consumerMember, owned assignor.Assignment, saidOwned bool) (before, after *consumerMember) {
+	img := s.image()
+	s.moveEpoch(st, g, img, s.saveSubscription(st, g, was, now, img))
+	m := *g.members[now.id]
+	s.saveMember(st, g, g.reconcile(&m, owned, saidOwned))
+	return &m, g.members[now.id]
 }
 
 func (s *Shard) checkHeartbeat(req *kmsg.ConsumerGroupHeartbeatRequest) error {
@@ -147,25 +150,33 @@ func ownedPartitions(req *kmsg.ConsumerGroupHeartbeatRequest) (owned assignor.As
 	return owned, req.Topics != nil
 }
 
-// consumerGroupFor finds the group, or makes it for a member that joins. An
-// empty classic group becomes a consumer group.
-func (s *Shard) consumerGroupFor(st *step, id string, create bool) (*consumerGroup, error) {
+// consumerGroupFor finds the group, or makes it for a member that joins. A
+// classic group becomes a consumer group, with its members if it has some.
+func (s *Shard) consumerGroupFor(st *step, id, memberID string, join bool) (*consumerGroup, error) {
 	if g := s.consumer[id]; g != nil {
-		return g, nil
+		return g, s.checkRoom(len(g.members), g.members[memberID] != nil)
 	}
-	if old := s.classic[id]; old != nil {
-		switch {
-		case !create:
-			return nil, refuse(kerr.GroupIDNotFound, "Group %s is not a consumer group.", id)
-		case old.state != stateEmpty:
-			return nil, refuse(kerr.GroupIDNotFound, "Group %s is not a consumer group.", id)
-		}
+	old := s.classic[id]
+	switch {
+	case old == nil && !join:
+		return nil, refuse(kerr.GroupIDNotFound, "Consumer group %s not found.", id)
+	case old != nil && !join:
+		return nil, refuse(kerr.GroupIDNotFound, "Group %s is not a consumer group.", id)
+	case old != nil && old.state != stateEmpty:
+		return s.upgrade(st, old, memberID)
+	case old != nil:
+		s.drop(st, old)
 		s.emit(st, groupTombstone(id))
-	} else if !create {
-		return nil, refuse(kerr.GroupIDNotFound, "Group %s not found.", id)
 	}
 	s.emit(st, consumerGroupRecord(id, 0, 0))
 	return s.consumer[id], nil
+}
+
+func (s *Shard) checkRoom(members int, isMember bool) error {
+	if !isMember && members >= s.cfg.ConsumerMaxSize {
+		return refuse(kerr.GroupMaxSizeReached, "The consumer group has reached its maximum capacity of %d members.", s.cfg.ConsumerMaxSize)
+	}
+	return nil
 }
 
 // admitMember finds the member that the request speaks for, or makes it.
@@ -204,7 +215,7 @@ func (s *Shard) admitStatic(st *step, g *consumerGroup, req *kmsg.ConsumerGroupH
 		return &consumerMember{id: req.MemberID}, nil
 	case id == req.MemberID:
 		return g.members[id], nil
-	case g.members[id].epoch != epochLeaveStatic:
+	case g.members[id].classic == nil && g.members[id].epoch != epochLeaveStatic:
 		return nil, refuse(kerr.UnreleasedInstanceID, "Static member %s with instance id %s cannot join the group because the instance id is owned by %s member.", req.MemberID, instance, id)
 	}
 	return s.replaceConsumer(st, g, g.members[id], req.MemberID), nil
@@ -300,10 +311,11 @@ func compileRegex(expression string) (*regexp.Regexp, error) {
 // group has to be assigned anew because of it.
 func (s *Shard) saveSubscription(st *step, g *consumerGroup, was, m *consumerMember, img *metadata.Image) (bump bool) {
 	_, isMember := g.members[m.id]
+	before := *was // the record changes the member in place
+	was = &before
+	bump = !isMember || !slices.Equal(was.topics, m.topics) || was.regex != m.regex
 	if !isMember || !sameMember(was, m) {
 		s.emit(st, consumerMemberRecord(g.id, m))
-		bump = !isMember || !slices.Equal(was.topics, m.topics) || was.regex != m.regex ||
-			!samePtr(was.assignor, m.assignor) || !samePtr(was.rackID, m.rackID)
 	}
 	if !isMember {
 		s.emit(st, currentMemberRecord(g.id, g.members[m.id]))
@@ -321,7 +333,7 @@ func (s *Shard) saveSubscription(st *step, g *consumerGroup, was, m *consumerMem
 func sameMember(a, b *consumerMember) bool {
 	return slices.Equal(a.topics, b.topics) && a.regex == b.regex && samePtr(a.assignor, b.assignor) &&
 		samePtr(a.rackID, b.rackID) && samePtr(a.instanceID, b.instanceID) && a.client == b.client &&
-		a.rebalanceTimeoutMs == b.rebalanceTimeoutMs && (a.classic == nil) == (b.classic == nil)
+		a.rebalanceTimeoutMs == b.rebalanceTimeoutMs && a.classic.same(b.classic)
 }
 
 func samePtr(a, b *string) bool {
@@ -394,34 +406,52 @@ func (s *Shard) saveMember(st *step, g *consumerGroup, m *consumerMember) {
 		return
 	}
 	s.emit(st, currentMemberRecord(g.id, m))
+	s.watchRevocation(st, g, m)
 }
 
-// watchConsumer (re)starts the timers of a member: its session, and how long
-// it may take to give partitions back.
+// watchConsumer (re)starts the timer of a member's session.
 func (s *Shard) watchConsumer(st *step, g *consumerGroup, m *consumerMember) {
-	st.setTimer(timerKey(timerConsumerSession, g.id, m.id), s.cfg.consumerSession(s.groupConfig(g.id)))
-	key := timerKey(timerRevoke, g.id, m.id)
-	if m.state != memberUnrevoked {
-		st.cancelTimer(key)
-		delete(s.revoking, key)
-		return
+	session := s.cfg.consumerSession(s.groupConfig(g.id))
+	if m.classic != nil {
+		session = milliseconds(m.classic.sessionTimeoutMs)
 	}
-	if s.revoking[key] != m.epoch {
-		s.revoking[key] = m.epoch
-		st.setTimer(key, time.Duration(m.rebalanceTimeoutMs)*time.Millisecond)
+	st.setTimer(timerKey(timerConsumerSession, g.id, m.id), session)
+}
+
+// watchRevocation starts the timer that bounds how long a member may take to
+// give partitions back. One that speaks the classic protocol has those of its
+// rebalance instead.
+func (s *Shard) watchRevocation(st *step, g *consumerGroup, m *consumerMember) {
+	key := timerKey(timerRevoke, g.id, m.id)
+	if m.state == memberUnrevoked && m.classic == nil && m.epoch >= 0 {
+		st.setTimer(key, milliseconds(m.rebalanceTimeoutMs))
+	} else {
+		st.cancelTimer(key)
 	}
 }
 
 func (s *Shard) cancelConsumer(st *step, g *consumerGroup, m *consumerMember) {
 	st.cancelTimer(timerKey(timerConsumerSession, g.id, m.id))
-	key := timerKey(timerRevoke, g.id, m.id)
-	st.cancelTimer(key)
-	delete(s.revoking, key)
+	st.cancelTimer(timerKey(timerRevoke, g.id, m.id))
+	s.cancelClassicTimers(st, g, m)
 }
+
+// cancelClassicTimers ends the rebalance of a member that speaks, or spoke, the
+// classic protocol.
+func (s *Shard) cancelClassicTimers(st *step, g *consumerGroup, m *consumerMember) {
+	st.cancelTimer(timerKey(timerConsumerJoin, g.id, m.id))
+	st.cancelTimer(timerKey(timerConsumerSync, g.id, m.id))
+	m.toldToJoin = false
+}
+
+func milliseconds(ms int32) time.Duration { return time.Duration(ms) * time.Millisecond }
 
 func (s *Shard) consumerLeave(st *step, req *kmsg.ConsumerGroupHeartbeatRequest) (*kmsg.ConsumerGroupHeartbeatResponse, error) {
 	g := s.consumer[req.Group]
 	if g == nil {
+		if s.classic[req.Group] != nil {
+			return nil, refuse(kerr.GroupIDNotFound, "Group %s is not a consumer group.", req.Group)
+		}
 		return nil, refuse(kerr.GroupIDNotFound, "Group %s not found.", req.Group)
 	}
 	var m *consumerMember
@@ -444,9 +474,10 @@ func (s *Shard) consumerLeave(st *step, req *kmsg.ConsumerGroupHeartbeatRequest)
 		// It keeps its place and its partitions for a session.
 		away := *m
 		away.epoch, away.previousEpoch, away.revoking = epochLeaveStatic, m.epoch, nil
+		away.since = heldSince(0, away.assigned)
 		s.saveMember(st, g, &away)
 		s.cancelConsumer(st, g, m)
-		st.setTimer(timerKey(timerConsumerSession, g.id, m.id), s.cfg.consumerSession(s.groupConfig(g.id)))
+		s.watchConsumer(st, g, m)
 	} else {
 		s.removeConsumers(st, g, m)
 	}
@@ -456,8 +487,12 @@ func (s *Shard) consumerLeave(st *step, req *kmsg.ConsumerGroupHeartbeatRequest)
 }
 
 // removeConsumers takes members out and begins a new epoch without them. What
-// they had is free at once.
+// they had is free at once. If only members that speak the classic protocol are
+// left, the group becomes a classic one.
 func (s *Shard) removeConsumers(st *step, g *consumerGroup, members ...*consumerMember) {
+	if s.downgradable(g, members...) && s.downgrade(st, g, members, nil) {
+		return
+	}
 	for _, m := range members {
 		s.cancelConsumer(st, g, m)
 		s.removeRecords(st, g, m.id)
@@ -476,22 +511,14 @@ func (s *Shard) removeRecords(st *step, g *consumerGroup, memberID string) {
 	s.emit(st, tombstone(typeConsumerMember, g.id, memberID))
 }
 
-// consumerTimeout removes a member that was silent for a session, or that did
-// not give partitions back in time.
-func (s *Shard) consumerTimeout(st *step, what byte, group, memberID string) {
+// consumerTimeout removes a member that was silent for a session, did not give
+// partitions back in time or, of the classic protocol, did not join or sync.
+func (s *Shard) consumerTimeout(st *step, group, memberID string) {
 	g := s.consumer[group]
 	if g == nil || g.members[memberID] == nil {
 		return
 	}
-	m := g.members[memberID]
-	if key := timerKey(timerRevoke, group, memberID); what == timerRevoke {
-		epoch := s.revoking[key]
-		delete(s.revoking, key)
-		if m.state != memberUnrevoked || m.epoch != epoch {
-			return
-		}
-	}
-	s.removeConsumers(st, g, m)
+	s.removeConsumers(st, g, g.members[memberID])
 }
 
 func assignmentOf(a assignor.Assignment) *kmsg.ConsumerGroupHeartbeatResponseAssignment {

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/gregor-broker/gregor/coordinator/group/assignor"
@@ -19,19 +20,18 @@ func (g *consumerGroup) reconcile(m *consumerMember, owned assignor.Assignment, 
 		if !saidOwned || overlaps(owned, m.revoking) {
 			return m // not given back yet
 		}
-		// All given back: on to the newest target, from the next epoch.
-		return g.next(m, m.epoch+1, owned, saidOwned)
+		return g.next(m, owned, saidOwned) // on to the newest target
 	case memberUnreleased:
-		return g.next(m, m.epoch, owned, saidOwned)
+		return g.next(m, owned, saidOwned)
 	default:
 		if m.epoch != g.targetEpoch {
-			return g.next(m, m.epoch, owned, saidOwned)
+			return g.next(m, owned, saidOwned)
 		}
 		return m
 	}
 }
 
-func (g *consumerGroup) next(m *consumerMember, epoch int32, owned assignor.Assignment, saidOwned bool) *consumerMember {
+func (g *consumerGroup) next(m *consumerMember, owned assignor.Assignment, saidOwned bool) *consumerMember {
 	target := g.target[m.id]
 	keep, revoke, add := make(assignor.Assignment), make(assignor.Assignment), make(assignor.Assignment)
 	for t, ps := range m.assigned {
@@ -58,15 +58,20 @@ func (g *consumerGroup) next(m *consumerMember, epoch int32, owned assignor.Assi
 		}
 	}
 	out := *m
-	out.previousEpoch = m.epoch
-	out.revoking = nil
+	out.since = maps.Clone(m.since)
 	if len(revoke) > 0 && (!saidOwned || overlaps(owned, revoke)) {
+		// It stays at its epoch until it gave back what it has to.
 		out.state, out.assigned, out.revoking = memberUnrevoked, keep, revoke
-		out.setEpoch(m, epoch)
+		out.setEpoch(m, m.epoch)
 		return &out
 	}
-	for t, ps := range add {
-		keep[t] = append(keep[t], ps...)
+	out.revoking, out.since = nil, make(map[topicIDPartition]int32)
+	for k := range partitionsOf(keep) {
+		out.since[k] = m.since[k]
+	}
+	for k := range partitionsOf(add) {
+		keep[k.topic] = append(keep[k.topic], k.partition)
+		out.since[k] = g.targetEpoch
 	}
 	for _, ps := range keep {
 		slices.Sort(ps)

@@ -47,13 +47,17 @@ func beginValue() []byte { return kbin.AppendInt16(nil, consumerValueVersion) }
 // endValue closes a value without tagged fields.
 func endValue(v []byte) []byte { return kbin.AppendUvarint(v, 0) }
 
+// appendTag closes a struct whose only tagged field is 0.
+func appendTag(dst, value []byte) []byte {
+	dst = kbin.AppendUvarint(dst, 1)
+	dst = kbin.AppendUvarint(dst, 0)
+	dst = kbin.AppendUvarint(dst, uint32(len(value)))
+	return append(dst, value...)
+}
+
 func consumerGroupRecord(group string, epoch int32, hash int64) runtime.Record {
 	v := kbin.AppendInt32(beginValue(), epoch)
-	// Tag 0: the hash of what the group subscribes to.
-	v = kbin.AppendUvarint(v, 1)
-	v = kbin.AppendUvarint(v, 0)
-	v = kbin.AppendUvarint(v, 8)
-	v = kbin.AppendInt64(v, hash)
+	v = appendTag(v, kbin.AppendInt64(nil, hash)) // of what the group subscribes to
 	return runtime.Record{Key: consumerKey(typeConsumerGroup, group), Value: v}
 }
 
@@ -87,25 +91,19 @@ func consumerMemberRecord(group string, m *consumerMember) runtime.Record {
 		c = endValue(c)
 	}
 	c = endValue(c)
-	v = kbin.AppendUvarint(v, 1)
-	v = kbin.AppendUvarint(v, 0)
-	v = kbin.AppendUvarint(v, uint32(len(c)))
-	return runtime.Record{Key: consumerKey(typeConsumerMember, group, m.id), Value: append(v, c...)}
+	return runtime.Record{Key: consumerKey(typeConsumerMember, group, m.id), Value: appendTag(v, c)}
 }
 
 func targetEpochRecord(group string, epoch int32, timestamp int64) runtime.Record {
 	v := kbin.AppendInt32(beginValue(), epoch)
-	v = kbin.AppendUvarint(v, 1) // tag 0: when it was computed (KIP-1263)
-	v = kbin.AppendUvarint(v, 0)
-	v = kbin.AppendUvarint(v, 8)
-	v = kbin.AppendInt64(v, timestamp)
+	v = appendTag(v, kbin.AppendInt64(nil, timestamp)) // when it was computed (KIP-1263)
 	return runtime.Record{Key: consumerKey(typeTargetEpoch, group), Value: v}
 }
 
 func targetMemberRecord(group, member string, a assignor.Assignment) runtime.Record {
 	return runtime.Record{
 		Key:   consumerKey(typeTargetMember, group, member),
-		Value: endValue(appendAssignment(beginValue(), a)),
+		Value: endValue(appendAssignment(beginValue(), a, nil)),
 	}
 }
 
@@ -113,8 +111,8 @@ func currentMemberRecord(group string, m *consumerMember) runtime.Record {
 	v := kbin.AppendInt32(beginValue(), m.epoch)
 	v = kbin.AppendInt32(v, m.previousEpoch)
 	v = kbin.AppendInt8(v, int8(m.state))
-	v = appendAssignment(v, m.assigned)
-	v = appendAssignment(v, m.revoking)
+	v = appendAssignment(v, m.assigned, m.since)
+	v = appendAssignment(v, m.revoking, m.since)
 	return runtime.Record{Key: consumerKey(typeCurrentMember, group, m.id), Value: endValue(v)}
 }
 
@@ -132,7 +130,9 @@ func tombstone(kind int16, parts ...string) runtime.Record {
 	return runtime.Record{Key: consumerKey(kind, parts...)}
 }
 
-func appendAssignment(dst []byte, a assignor.Assignment) []byte {
+// appendAssignment appends topics with their partitions; where since is given,
+// with the epoch of each (KIP-1251).
+func appendAssignment(dst []byte, a assignor.Assignment, since map[topicIDPartition]int32) []byte {
 	dst = kbin.AppendCompactArrayLen(dst, len(a))
 	for _, id := range sortedIDs(a) {
 		dst = append(dst, id[:]...)
@@ -140,7 +140,15 @@ func appendAssignment(dst []byte, a assignor.Assignment) []byte {
 		for _, p := range a[id] {
 			dst = kbin.AppendInt32(dst, p)
 		}
-		dst = kbin.AppendUvarint(dst, 0)
+		if since == nil {
+			dst = kbin.AppendUvarint(dst, 0)
+			continue
+		}
+		epochs := kbin.AppendCompactArrayLen(nil, len(a[id]))
+		for _, p := range a[id] {
+			epochs = kbin.AppendInt32(epochs, since[topicIDPartition{id, p}])
+		}
+		dst = appendTag(dst, epochs)
 	}
 	return dst
 }
@@ -156,7 +164,9 @@ func arrayLen(r *kbin.Reader) int {
 	return max(0, min(n, len(r.Src)))
 }
 
-func readAssignment(r *kbin.Reader) assignor.Assignment {
+// readAssignment reads topics with their partitions; where since is given, it
+// gets the epochs of those that have some.
+func readAssignment(r *kbin.Reader, since map[topicIDPartition]int32) assignor.Assignment {
 	a := make(assignor.Assignment)
 	for range arrayLen(r) {
 		id := r.Uuid()
@@ -165,7 +175,15 @@ func readAssignment(r *kbin.Reader) assignor.Assignment {
 		for range n {
 			ps = append(ps, r.Int32())
 		}
-		skipTags(r)
+		readTags(r, func(tag uint32, v []byte) {
+			t := &kbin.Reader{Src: v}
+			if tag != 0 || since == nil || arrayLen(t) != len(ps) {
+				return
+			}
+			for _, p := range ps {
+				since[topicIDPartition{id, p}] = t.Int32()
+			}
+		})
 		if r.Ok() {
 			a[id] = ps
 		}
@@ -264,7 +282,7 @@ func parseTargetMember(value []byte) (assignor.Assignment, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := readAssignment(r)
+	a := readAssignment(r, nil)
 	skipTags(r)
 	return a, r.Complete()
 }
@@ -275,8 +293,14 @@ func parseCurrentMember(value []byte, m *consumerMember) error {
 		return err
 	}
 	m.epoch, m.previousEpoch, m.state = r.Int32(), r.Int32(), memberState(r.Int8())
-	m.assigned, m.revoking = readAssignment(r), readAssignment(r)
+	m.since = make(map[topicIDPartition]int32)
+	m.assigned, m.revoking = readAssignment(r, m.since), readAssignment(r, m.since)
 	skipTags(r)
+	for k := range partitionsOf(m.assigned, m.revoking) {
+		if _, ok := m.since[k]; !ok {
+			m.since[k] = m.epoch // written before KIP-1251
+		}
+	}
 	return r.Complete()
 }
 

@@ -91,7 +91,7 @@ func (s *Shard) replayConsumerTombstone(kind int16, key []string) {
 		if m := g.members[key[1]]; m != nil {
 			was := *m
 			m.epoch, m.previousEpoch, m.state = epochLeave, epochLeave, memberStable
-			m.assigned, m.revoking = nil, nil
+			m.assigned, m.revoking, m.since = nil, nil, nil
 			g.own(m, &was)
 		}
 	case typeRegex:

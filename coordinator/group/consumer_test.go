@@ -173,6 +173,25 @@ func TestNewPartitionsAreAssigned(t *testing.T) {
 	}
 }
 
+// A member that changes its subscription gets what it asks for now and gives
+// back what it no longer wants.
+func TestSubscriptionChanges(t *testing.T) {
+	w := newWorld(t)
+	w.img = testTopics(t, 1, map[string]int{"t": 2, "u": 3})
+	a := newClient("a", "t")
+	settle(w, a)
+	for _, change := range []struct {
+		topics []string
+		want   int
+	}{{[]string{"t", "u"}, 5}, {[]string{"u"}, 3}, {[]string{}, 0}} {
+		a.topics, a.full = change.topics, true
+		settle(w, a)
+		if count(a.owned) != change.want {
+			t.Fatalf("subscribed to %v it owns %v", change.topics, a.owned)
+		}
+	}
+}
+
 func TestRegexFollowsTopics(t *testing.T) {
 	w := newWorld(t)
 	w.img = testTopics(t, 1, map[string]int{"logs-a": 1, "logs": 1, "blogs-a": 1})

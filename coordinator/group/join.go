@@ -48,7 +48,7 @@ func (s *Shard) join(st *step, r *joinRequest) error {
 	}
 	if cg := s.consumer[r.Group]; cg != nil {
 		if len(cg.members) > 0 {
-			return kerr.InconsistentGroupProtocol
+			return s.joinConsumer(st, cg, r)
 		}
 		if r.MemberID != "" {
 			return kerr.UnknownMemberID
@@ -267,7 +267,6 @@ func (s *Shard) prepareRebalance(st *step, g *classicGroup) {
 
 func (g *classicGroup) failSyncs(st *step, err error) {
 	for _, m := range g.inOrder() {
-		m.assignment = nil
 		st.reply(m.syncing, syncError(err))
 		m.syncing = 0
 	}
@@ -309,7 +308,6 @@ func (s *Shard) completeJoin(st *step, g *classicGroup) {
 		// A static member that has not come back has no call to answer.
 		st.reply(m.joining, g.joinResponse(m, false))
 		m.joining, m.isNew = 0, false
-		m.assignment = nil
 		g.pendingSync[m.id] = true
 		s.watchSession(st, g, m)
 	}

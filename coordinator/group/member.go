@@ -2,6 +2,7 @@ package group
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/gregor-broker/gregor/coordinator/runtime"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -55,16 +56,10 @@ func (m *member) metadata(name string) []byte {
 }
 
 // matches tells whether a rejoin offers what the member offered before.
-func (m *member) matches(ps []protocol) bool {
-	if len(ps) != len(m.protocols) {
-		return false
-	}
-	for i := range ps {
-		if ps[i].name != m.protocols[i].name || !bytes.Equal(ps[i].metadata, m.protocols[i].metadata) {
-			return false
-		}
-	}
-	return true
+func (m *member) matches(ps []protocol) bool { return sameProtocols(ps, m.protocols) }
+
+func sameProtocols(a, b []protocol) bool {
+	return slices.EqualFunc(a, b, func(a, b protocol) bool { return a.name == b.name && bytes.Equal(a.metadata, b.metadata) })
 }
 
 // heartbeatSatisfied: a member whose call is parked here is alive, whatever

@@ -2,10 +2,12 @@ package group
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/gregor-broker/gregor/coordinator/group/assignor"
 	"github.com/gregor-broker/gregor/coordinator/runtime"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -133,7 +135,10 @@ func (g *classicGroup) checkCommit(memberID string, instanceID *string, generati
 // be filled in by the caller, who knows the ids.
 func (s *Shard) OffsetCommit(now time.Time, t runtime.Ticket, req *kmsg.OffsetCommitRequest) runtime.Result {
 	st := &step{now: now}
-	groupErr := s.admitCommit(st, req.Group, req.MemberID, req.InstanceID, req.Generation, req.Version >= 9)
+	stale, groupErr := s.admitCommit(st, req.Group, req.MemberID, req.InstanceID, req.Generation, req.Version >= 9)
+	if stale != nil {
+		groupErr = anyStale(req.Topics, stale)
+	}
 	resp := kmsg.NewPtrOffsetCommitResponse()
 	for _, topic := range req.Topics {
 		rt := kmsg.NewOffsetCommitResponseTopic()
@@ -157,8 +162,22 @@ func (s *Shard) OffsetCommit(now time.Time, t runtime.Ticket, req *kmsg.OffsetCo
 	return st.Result
 }
 
-// admitCommit checks the committer and keeps its session alive.
-func (s *Shard) admitCommit(st *step, group, memberID string, instanceID *string, generation int32, knowsGroupIDNotFound bool) error {
+// anyStale returns the error of the first partition that the member may not
+// commit any more: as in Kafka, the whole request fails with it.
+func anyStale(topics []kmsg.OffsetCommitRequestTopic, stale func(topicIDPartition) error) error {
+	for _, t := range topics {
+		for _, p := range t.Partitions {
+			if err := stale(topicIDPartition{t.TopicID, p.Partition}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// admitCommit checks the committer and keeps its session alive. The check that
+// it returns, if any, decides for each partition.
+func (s *Shard) admitCommit(st *step, group, memberID string, instanceID *string, generation int32, knowsGroupIDNotFound bool) (func(topicIDPartition) error, error) {
 	if g := s.consumer[group]; g != nil {
 		return g.checkCommit(memberID, generation, knowsGroupIDNotFound)
 	}
@@ -168,20 +187,20 @@ func (s *Shard) admitCommit(st *step, group, memberID string, instanceID *string
 		case generation < 0:
 			// A group that only stores offsets ("simple").
 			s.groupOr(group, st.now)
-			return nil
+			return nil, nil
 		case knowsGroupIDNotFound:
-			return kerr.GroupIDNotFound
+			return nil, kerr.GroupIDNotFound
 		default:
-			return kerr.IllegalGeneration
+			return nil, kerr.IllegalGeneration
 		}
 	}
 	if err := g.checkCommit(memberID, instanceID, generation, false); err != nil {
-		return err
+		return nil, err
 	}
 	if m := g.members[memberID]; m != nil && (g.state == stateStable || g.state == statePreparing) {
 		s.watchSession(st, g, m)
 	}
-	return nil
+	return nil, nil
 }
 
 func (s *Shard) commit(st *step, group string, tp topicPartition, o offset, metadata *string, groupErr error) error {
@@ -225,7 +244,7 @@ func (s *Shard) TxnOffsetCommit(now time.Time, t runtime.Ticket, req *kmsg.TxnOf
 
 func (s *Shard) admitTxnCommit(req *kmsg.TxnOffsetCommitRequest) error {
 	if g := s.consumer[req.Group]; g != nil {
-		return g.checkCommit(req.MemberID, req.Generation, true)
+		return s.admitConsumerTxn(g, req)
 	}
 	g := s.classic[req.Group]
 	if g == nil {
@@ -235,6 +254,32 @@ func (s *Shard) admitTxnCommit(req *kmsg.TxnOffsetCommitRequest) error {
 		return kerr.IllegalGeneration
 	}
 	return g.checkCommit(req.MemberID, req.InstanceID, req.Generation, true)
+}
+
+// admitConsumerTxn checks the committer of a consumer group. A producer that says
+// nothing about membership may commit (KIP-447 came later than transactions);
+// who is behind is told so in the words of the classic protocol.
+func (s *Shard) admitConsumerTxn(g *consumerGroup, req *kmsg.TxnOffsetCommitRequest) error {
+	if req.Generation == -1 && req.MemberID == "" && req.InstanceID == nil {
+		return nil
+	}
+	stale, err := g.checkCommit(req.MemberID, req.Generation, true)
+	for _, t := range req.Topics {
+		for _, p := range t.Partitions {
+			if err != nil || stale == nil {
+				break
+			}
+			var id assignor.TopicID
+			if known := s.image().Topic(t.Topic); known != nil {
+				id = assignor.TopicID(known.ID)
+			}
+			err = stale(topicIDPartition{id, p.Partition})
+		}
+	}
+	if errors.Is(err, kerr.StaleMemberEpoch) {
+		return kerr.IllegalGeneration
+	}
+	return err
 }
 
 // EndTransaction writes the marker that commits or aborts the offsets of a

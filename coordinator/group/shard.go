@@ -26,9 +26,6 @@ type Shard struct {
 	// A group is in one of the two.
 	classic  map[string]*classicGroup
 	consumer map[string]*consumerGroup
-	// revoking holds, by timer, the epoch at which a member began to give
-	// partitions back.
-	revoking map[string]int32
 	offsets  map[string]*groupOffsets
 	// open are the offsets that unfinished transactions hold, by producer id.
 	open map[int64]map[string]map[topicPartition]offset
@@ -40,7 +37,6 @@ func NewShard(cfg *Config, newID func() string, image func() *metadata.Image) *S
 		cfg: cfg, newID: newID, image: image,
 		classic:  make(map[string]*classicGroup),
 		consumer: make(map[string]*consumerGroup),
-		revoking: make(map[string]int32),
 		offsets:  make(map[string]*groupOffsets),
 		open:     make(map[int64]map[string]map[topicPartition]offset),
 	}
@@ -75,6 +71,9 @@ const (
 	// Of consumer groups.
 	timerConsumerSession = 'S'
 	timerRevoke          = 'r'
+	// Of their members that speak the classic protocol.
+	timerConsumerJoin = 'J'
+	timerConsumerSync = 'Y'
 )
 
 func timerKey(what byte, group, member string) string {
@@ -148,6 +147,7 @@ func (s *Shard) Loaded(now time.Time) runtime.Result {
 	for _, g := range s.consumer {
 		for _, m := range g.members {
 			s.watchConsumer(st, g, m)
+			s.watchRevocation(st, g, m)
 		}
 	}
 	st.setTimer(timerKey(timerOffsets, "", ""), s.cfg.OffsetsCheckInterval)
@@ -165,8 +165,8 @@ func (s *Shard) Timeout(now time.Time, key string) runtime.Result {
 	case timerOffsets:
 		s.expireOffsets(st)
 		return st.Result
-	case timerConsumerSession, timerRevoke:
-		s.consumerTimeout(st, what, group, memberID)
+	case timerConsumerSession, timerRevoke, timerConsumerJoin, timerConsumerSync:
+		s.consumerTimeout(st, group, memberID)
 		return st.Result
 	}
 	g := s.classic[group]

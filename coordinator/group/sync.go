@@ -30,6 +30,9 @@ func (s *Shard) sync(st *step, t runtime.Ticket, req *kmsg.SyncGroupRequest) err
 	if req.Group == "" {
 		return kerr.InvalidGroupID
 	}
+	if cg := s.consumer[req.Group]; cg != nil {
+		return s.syncConsumer(st, t, cg, req)
+	}
 	g := s.classic[req.Group]
 	if g == nil {
 		return kerr.UnknownMemberID
@@ -127,6 +130,9 @@ func (s *Shard) heartbeat(st *step, req *kmsg.HeartbeatRequest) error {
 	if req.Group == "" {
 		return kerr.InvalidGroupID
 	}
+	if cg := s.consumer[req.Group]; cg != nil {
+		return s.heartbeatConsumer(st, cg, req)
+	}
 	g := s.classic[req.Group]
 	if g == nil {
 		return kerr.UnknownMemberID
@@ -161,6 +167,10 @@ func (s *Shard) LeaveGroup(now time.Time, t runtime.Ticket, req *kmsg.LeaveGroup
 		resp.ErrorCode = kerr.InvalidGroupID.Code
 		st.reply(t, resp)
 		return st.Result
+	}
+	if cg := s.consumer[req.Group]; cg != nil {
+		resp.Members = s.leaveConsumer(st, cg, members)
+		members = nil
 	}
 	for _, who := range members {
 		e := kmsg.NewLeaveGroupResponseMember()

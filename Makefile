@@ -23,6 +23,7 @@ build:
 test:
 	$(GO) vet $(PKGS)
 	$(GO) test -timeout 20m $(PKGS)
+	$(MAKE) -C compat-tests test GO='$(GO)'
 
 ## race: the same under the race detector
 race:

@@ -315,8 +315,10 @@ func TestKafkasWords(t *testing.T) {
 	}
 	// Colliding names in one request do not see each other; equal ones do.
 	two := metadata.CreateTopics(s.img, s.env, []metadata.NewTopic{
-		{Name: "a.b", Partitions: 1, ReplicationFactor: 1, ID: newTestID(7)}, {Name: "a_b", Partitions: 1, ReplicationFactor: 1, ID: newTestID(8)},
-		{Name: "c", Partitions: 1, ReplicationFactor: 1}, {Name: "c", Partitions: 2, ReplicationFactor: 1},
+		{Name: "a.b", Partitions: 1, ReplicationFactor: 1, ID: newTestID(7)},
+		{Name: "a_b", Partitions: 1, ReplicationFactor: 1, ID: newTestID(8)},
+		{Name: "c", Partitions: 1, ReplicationFactor: 1},
+		{Name: "c", Partitions: 2, ReplicationFactor: 1},
 	})
 	if len(two) != 3 || two[0].Result.Err != nil || two[1].Result.Err != nil || two[2].Result.Message != "Duplicate topic name." {
 		t.Errorf("%+v", two)

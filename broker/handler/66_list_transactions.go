@@ -34,7 +34,7 @@ func listTransactions(b *Broker, r *Request) (kmsg.Response, error) {
 		re, err := regexp.Compile("^(?:" + *p + ")$")
 		if err != nil {
 			resp.ErrorCode = kerr.InvalidRegularExpression.Code
-			return resp, nil
+			return resp, nil //nolint:nilerr // the client has its code
 		}
 		f.Pattern = re
 	}

@@ -93,7 +93,7 @@ func startVerification(b *Broker, version int16, t *kmsg.ProduceRequestTopic, pa
 // try that again, and without asking for metadata.
 func produceEntryError(err error, version int16) error {
 	err = entryError(err, version >= 11)
-	retried := []error{kerr.NetworkException, kerr.CoordinatorLoadInProgress, kerr.CoordinatorNotAvailable, kerr.NotCoordinator}
+	retried := []*kerr.Error{kerr.NetworkException, kerr.CoordinatorLoadInProgress, kerr.CoordinatorNotAvailable, kerr.NotCoordinator}
 	if version < 12 {
 		retried = append(retried, kerr.ConcurrentTransactions)
 	}
@@ -102,7 +102,7 @@ func produceEntryError(err error, version int16) error {
 			return &storage.InvalidRecordError{
 				Err: kerr.NotEnoughReplicas,
 				Message: fmt.Sprintf("Unable to verify the partition has been added to the transaction. Underlying error: %s",
-					e.(*kerr.Error).Message), //nolint:forcetypeassert // all of them are
+					e.Message),
 			}
 		}
 	}

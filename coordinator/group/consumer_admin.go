@@ -129,7 +129,7 @@ func (s *Shard) DescribeConsumerGroup(_ time.Time, t runtime.Ticket, id string) 
 func describeAssignment(img *metadata.Image, a assignor.Assignment) kmsg.Assignment {
 	var out kmsg.Assignment
 	for _, id := range sortedIDs(a) {
-		t := img.TopicByID(metadata.ID(id))
+		t := img.TopicByID(id)
 		if t == nil {
 			continue
 		}

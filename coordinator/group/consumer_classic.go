@@ -153,7 +153,7 @@ func (s *Shard) ownedOf(m *kmsg.ConsumerMemberMetadata) assignor.Assignment {
 	img, owned := s.image(), make(assignor.Assignment)
 	for _, o := range m.OwnedPartitions {
 		if t := img.Topic(o.Topic); t != nil {
-			owned[assignor.TopicID(t.ID)] = o.Partitions
+			owned[t.ID] = o.Partitions
 		}
 	}
 	return owned
@@ -211,7 +211,7 @@ func encodeAssignment(img *metadata.Image, a assignor.Assignment, subscription [
 		out.Version = min(v, newestConsumerProtocol)
 	}
 	for id, ps := range a {
-		if t := img.TopicByID(metadata.ID(id)); t != nil {
+		if t := img.TopicByID(id); t != nil {
 			out.Topics = append(out.Topics, kmsg.ConsumerMemberAssignmentTopic{Topic: t.Name, Partitions: ps})
 		}
 	}

@@ -246,7 +246,7 @@ func (g *consumerGroup) assign(img *metadata.Image, defaultAssignor string) map[
 			if t == nil {
 				continue
 			}
-			id := assignor.TopicID(t.ID)
+			id := t.ID
 			if _, ok := topics[id]; !ok {
 				topics[id] = assignor.Topic{ID: id, Name: name, Partitions: int32(len(t.Partitions)), Racks: topicRacks(img, t)}
 			}

@@ -199,7 +199,7 @@ func TestRegexFollowsTopics(t *testing.T) {
 	a := newClient("a")
 	a.topics, a.regex = []string{}, &pattern
 	settle(w, a)
-	if count(a.owned) != 1 || a.owned[assignor.TopicID(testID("logs-a"))] == nil {
+	if count(a.owned) != 1 || a.owned[testID("logs-a")] == nil {
 		t.Fatalf("owns %v", a.owned)
 	}
 	w.img = testTopics(t, 2, map[string]int{"logs-a": 1, "logs-b": 2})

@@ -37,15 +37,6 @@ type member struct {
 
 func (m *member) isStatic() bool { return m.instanceID != nil }
 
-func (m *member) supports(name string) bool {
-	for i := range m.protocols {
-		if m.protocols[i].name == name {
-			return true
-		}
-	}
-	return false
-}
-
 func (m *member) metadata(name string) []byte {
 	for i := range m.protocols {
 		if m.protocols[i].name == name {

@@ -92,7 +92,7 @@ func (s *Shard) upgraded(g *classicGroup, m *member) (*consumerMember, string) {
 		img := s.image()
 		for _, at := range a.Topics {
 			if t := img.Topic(at.Topic); t != nil {
-				assigned[assignor.TopicID(t.ID)] = at.Partitions
+				assigned[t.ID] = at.Partitions
 			}
 		}
 	}

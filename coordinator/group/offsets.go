@@ -271,7 +271,7 @@ func (s *Shard) admitConsumerTxn(g *consumerGroup, req *kmsg.TxnOffsetCommitRequ
 			}
 			var id assignor.TopicID
 			if known := s.image().Topic(t.Topic); known != nil {
-				id = assignor.TopicID(known.ID)
+				id = known.ID
 			}
 			err = stale(topicIDPartition{id, p.Partition})
 		}

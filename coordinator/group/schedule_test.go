@@ -178,7 +178,7 @@ func assignRange(w *world, cooperative bool, members []kmsg.JoinGroupResponseMem
 		}
 		for _, o := range sub.OwnedPartitions {
 			for _, p := range o.Partitions {
-				owner[topicIDPartition{assignor.TopicID(testID(o.Topic)), p}] = m.MemberID
+				owner[topicIDPartition{testID(o.Topic), p}] = m.MemberID
 			}
 		}
 	}
@@ -188,7 +188,7 @@ func assignRange(w *world, cooperative bool, members []kmsg.JoinGroupResponseMem
 		slices.Sort(ms)
 		for p := range scheduleTopics[t] {
 			id := ms[p*len(ms)/scheduleTopics[t]]
-			tp := topicIDPartition{assignor.TopicID(testID(t)), int32(p)}
+			tp := topicIDPartition{testID(t), int32(p)}
 			if o := owner[tp]; cooperative && o != "" && o != id {
 				continue
 			}
@@ -212,7 +212,7 @@ func decodeAssignment(b []byte) assignor.Assignment {
 		return out
 	}
 	for _, t := range a.Topics {
-		out[assignor.TopicID(testID(t.Topic))] = t.Partitions
+		out[testID(t.Topic)] = t.Partitions
 	}
 	return out
 }
@@ -228,6 +228,7 @@ type modernConsumer struct {
 func (c *modernConsumer) holds() assignor.Assignment { return c.owned }
 func (c *modernConsumer) subscribed() []string       { return c.topics }
 func (c *modernConsumer) settled() bool              { return !c.joining && c.target == nil && c.told }
+
 func (c *modernConsumer) member() (string, *string, int32) {
 	return c.id, nil, c.epoch
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -168,10 +169,13 @@ func checkRecords(b protocol.Batch, tp *TopicPartition, cfg *LogConfig, nowMs in
 	}
 	payload := b.Payload()
 	if codec != protocol.None {
+		buf := payloads.Get().(*[]byte)
+		defer keepPayload(buf)
 		var err error
-		if payload, err = protocol.Decompress(nil, codec, payload, decompressLimit); err != nil {
+		if payload, err = protocol.Decompress((*buf)[:0], codec, payload, decompressLimit); err != nil {
 			return nil, errPayload(err)
 		}
+		*buf = payload
 	}
 	w := recordWalk{tp: tp, cfg: cfg, nowMs: nowMs}
 	if err := w.run(b, payload); err != nil {
@@ -181,6 +185,19 @@ func checkRecords(b protocol.Batch, tp *TopicPartition, cfg *LogConfig, nowMs in
 		return rebuild(b, payload, cfg, target, nowMs)
 	}
 	return finish(b, cfg, nowMs, w.maxTimestamp), nil
+}
+
+// payloads are buffers that batches are decompressed into. Nothing of one outlives the check of its batch: memory of this
+// size made anew for each would be cleared by the allocator first, and collected soon.
+var payloads = sync.Pool{New: func() any { return new([]byte) }}
+
+// keepPayloadBytes bounds what a buffer keeps between batches.
+const keepPayloadBytes = 8 << 20
+
+func keepPayload(buf *[]byte) {
+	if cap(*buf) <= keepPayloadBytes {
+		payloads.Put(buf)
+	}
 }
 
 // errPayload answers a payload that its codec cannot read. Not CORRUPT_MESSAGE: the CRC was right, so the producer sent

@@ -34,8 +34,21 @@ func guardBatch(size int, p protocol.BatchParams) protocol.Batch {
 func TestAppendAllocations(t *testing.T) {
 	l := guardLog(t, vfs.OS{}, t.TempDir())
 	now := time.Now()
-	for name, p := range map[string]protocol.BatchParams{"plain": {}, "compressed": {Codec: protocol.LZ4}} {
-		b := guardBatch(20_000, p)
+	strict := guardLog(t, vfs.OS{}, t.TempDir())
+	cfg := DefaultLogConfig()
+	cfg.Validation = Strict
+	strict.SetConfig(cfg)
+	for name, c := range map[string]struct {
+		l *Log
+		p protocol.BatchParams
+	}{
+		"plain":                {l, protocol.BatchParams{}},
+		"compressed":           {l, protocol.BatchParams{Codec: protocol.LZ4}},
+		"decompressed, lz4":    {strict, protocol.BatchParams{Codec: protocol.LZ4}},
+		"decompressed, snappy": {strict, protocol.BatchParams{Codec: protocol.Snappy}},
+		"decompressed, zstd":   {strict, protocol.BatchParams{Codec: protocol.Zstd}},
+	} {
+		l, b := c.l, guardBatch(20_000, c.p)
 		appendOnce := func() {
 			b.SetBaseOffset(0)
 			if _, err := l.AppendAsLeader(b, AppendOptions{LeaderEpoch: 1, Version: 9, Now: now}); err != nil {

@@ -28,14 +28,13 @@ func (p *Partition) CheckTransactional(producerID int64, epoch int16, guard uint
 	return log.CheckTransactional(producerID, epoch, guard, verify)
 }
 
-// CheckMarker says whether a marker would be taken now; written: it is in the
-// log already.
-func (p *Partition) CheckMarker(producerID int64, epoch int16, coordinatorEpoch int32, version int16) (written bool, err error) {
+// CheckMarker says whether a marker would be taken now.
+func (p *Partition) CheckMarker(producerID int64, epoch int16, coordinatorEpoch int32, version int16) error {
 	p.role.RLock()
 	defer p.role.RUnlock()
 	log, err := p.leads()
 	if err != nil {
-		return false, err
+		return err
 	}
 	return log.CheckMarker(producerID, epoch, coordinatorEpoch, version)
 }

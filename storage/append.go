@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -72,10 +71,7 @@ func (l *Log) appendLocked(records []byte, cfg *LogConfig, opts AppendOptions) (
 		if err := l.usable(); err != nil {
 			return AppendResult{}, false, err
 		}
-		if dup, err := l.checkProducers(records, &opts); errors.Is(err, errMarkerWritten) {
-			end := l.tail.end - 1
-			return AppendResult{FirstOffset: end, LastOffset: end, LogAppendTimeMs: -1, LogStartOffset: l.start.Load(), MaxTimestamp: -1, Duplicate: true}, false, nil
-		} else if err != nil {
+		if dup, err := l.checkProducers(records, &opts); err != nil {
 			return AppendResult{}, false, err
 		} else if dup != nil {
 			return l.duplicateResult(dup), false, nil

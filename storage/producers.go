@@ -201,11 +201,7 @@ func (ps *producers) checkMarkerBatch(p *producer, b protocol.Batch, opts *Appen
 	if err != nil {
 		return err
 	}
-	written, err := p.checkMarker(b.ProducerEpoch(), coordEpoch, opts.TxnVersion)
-	if written {
-		return errMarkerWritten
-	}
-	return err
+	return p.checkMarker(b.ProducerEpoch(), coordEpoch, opts.TxnVersion)
 }
 
 // apply takes in a batch that is in the log. It returns the transaction that the batch ended, if it did.

@@ -1,8 +1,6 @@
 package storage
 
 import (
-	"errors"
-
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/gregor-broker/gregor/protocol"
@@ -24,9 +22,6 @@ type verification struct {
 	bumps     bool
 	timestamp int64
 }
-
-// errMarkerWritten: the marker that was to be appended is in the log, or a later one of its producer is as good.
-var errMarkerWritten = errors.New("storage: the transaction has ended already")
 
 // ongoing tells whether a transaction of the producer is open in this epoch.
 func (ps *producers) ongoing(id int64, epoch int16) bool {
@@ -80,22 +75,22 @@ func (ps *producers) checkLowestSequence(p *producer, b protocol.Batch) error {
 	return nil
 }
 
-// checkMarker says whether a marker may be appended. written: there is nothing to append, because it was before.
+// checkMarker says whether a marker may be appended.
 //
 // From transaction version 2 on the coordinator bumps the epoch before the marker, so an epoch that the log has seen
 // belongs to a marker that comes late, and must not end the transaction that runs in that epoch (KIP-1228). If none
-// runs, it is the retry of a marker that is here, and answering anything but success would make the coordinator
-// retry for ever (KAFKA-19999).
-func (p *producer) checkMarker(epoch int16, coordEpoch int32, version int16) (written bool, err error) {
+// runs, it is the retry of a marker that is here, and refusing it would make the coordinator retry for ever
+// (KAFKA-19999): it is taken once more, which changes nothing.
+func (p *producer) checkMarker(epoch int16, coordEpoch int32, version int16) error {
 	const bumpsEpoch = 2
-	seen := version >= bumpsEpoch && epoch == p.epoch
+	late := version >= bumpsEpoch && epoch == p.epoch && p.txnFirst >= 0
 	switch {
-	case epoch < p.epoch || seen && p.txnFirst >= 0:
-		return false, clientErrorf(kerr.InvalidProducerEpoch, "producer %d has epoch %d, the marker has %d (transaction version %d)", p.id, p.epoch, epoch, version)
+	case epoch < p.epoch || late:
+		return clientErrorf(kerr.InvalidProducerEpoch, "producer %d has epoch %d, the marker has %d (transaction version %d)", p.id, p.epoch, epoch, version)
 	case coordEpoch < p.coordEpoch:
-		return false, clientErrorf(kerr.TransactionCoordinatorFenced, "producer %d: coordinator epoch %d, known %d", p.id, coordEpoch, p.coordEpoch)
+		return clientErrorf(kerr.TransactionCoordinatorFenced, "producer %d: coordinator epoch %d, known %d", p.id, coordEpoch, p.coordEpoch)
 	}
-	return seen, nil
+	return nil
 }
 
 // StartVerification prepares for a batch of a transactional producer: it returns 0 if the producer has a transaction open
@@ -123,13 +118,13 @@ func (l *Log) CheckTransactional(producerID int64, epoch int16, guard uint64, ve
 	return nil
 }
 
-// CheckMarker says whether a marker would be taken; written: it is in the log already and need not be appended.
-func (l *Log) CheckMarker(producerID int64, epoch int16, coordinatorEpoch int32, version int16) (written bool, err error) {
+// CheckMarker says whether a marker would be taken.
+func (l *Log) CheckMarker(producerID int64, epoch int16, coordinatorEpoch int32, version int16) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.producers.byID[producerID]
 	if p == nil {
-		return false, nil
+		return nil
 	}
 	return p.checkMarker(epoch, coordinatorEpoch, version)
 }

@@ -266,8 +266,8 @@ func (m *Markers) writeToGroup(ctx context.Context, p *replication.Partition, ma
 	_, err := m.o.Groups.Call(ctx, p.Index(), func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
 		// Asked here, where nothing else writes to the partition meanwhile: a
 		// refusal by the log would throw away the shard.
-		written, err := p.CheckMarker(marker.Producer.ID, marker.Producer.Epoch, marker.CoordinatorEpoch, marker.Version)
-		if err != nil || written {
+		err := p.CheckMarker(marker.Producer.ID, marker.Producer.Epoch, marker.CoordinatorEpoch, marker.Version)
+		if err != nil {
 			return runtime.Result{Replies: []runtime.Reply{{Ticket: t, Err: err}}}
 		}
 		return s.EndTransaction(now, t, marker)

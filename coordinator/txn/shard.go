@@ -190,14 +190,18 @@ func (s *Shard) expire(st *step) {
 }
 
 // fence aborts an ongoing transaction with an epoch that its producer does not
-// have. Nobody else gets that epoch either.
+// have. The producer may take that epoch over, if it names its own and no other
+// comes before (KIP-360).
 func (s *Shard) fence(st *step, tx *transaction) {
 	fenced := *tx
-	if fenced.epoch < maxEpoch {
-		fenced.epoch++
+	version := s.cfg.Version()
+	if version < V2 {
+		if fenced.epoch < maxEpoch {
+			fenced.epoch++
+		}
+		tx.lastEpoch = noEpoch
 	}
-	tx.lastEpoch = noEpoch
-	s.decide(st, tx, &fenced, PrepareAbort, s.cfg.Version(), noProducerID)
+	s.decide(st, tx, &fenced, PrepareAbort, version, noProducerID)
 }
 
 // decide ends a transaction, as commit or abort, and asks for its markers. from

@@ -24,6 +24,7 @@ test:
 	$(GO) vet $(PKGS)
 	$(GO) test -timeout 20m $(PKGS)
 	$(MAKE) -C compat-tests test GO='$(GO)'
+	$(MAKE) -C bench test GO='$(GO)'
 
 ## race: the same under the race detector
 race:

@@ -47,22 +47,22 @@ type tools struct {
 func build(dir string) (tools, error) {
 	root := filepath.Dir(harness.Root())
 	t := tools{gregor: filepath.Join(dir, "gregor"), floor: filepath.Join(dir, "floor")}
-	for _, b := range []struct{ in, out, pkg string }{
-		{root, t.gregor, "./cmd/gregor"}, {filepath.Join(root, "bench"), t.floor, "./floor"},
-	} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.out, b.pkg)
-		cmd.Dir = b.in
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		var out []byte
-		err := onAnyCPU(func() (err error) {
-			out, err = cmd.CombinedOutput()
-			return err
-		})
-		if err != nil {
-			return t, fmt.Errorf("build %s: %w\n%s", b.pkg, err, out)
-		}
+	if err := buildOne(root, "./cmd/gregor", t.gregor); err != nil {
+		return t, err
 	}
-	return t, nil
+	return t, buildOne(filepath.Join(root, "bench"), "./floor", t.floor)
+}
+
+func buildOne(dir, pkg, out string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return onAnyCPU(func() error {
+		if text, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", pkg, err, text)
+		}
+		return nil
+	})
 }
 
 // prepare makes a subject ready to start in a new directory below dir.

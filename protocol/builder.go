@@ -40,9 +40,32 @@ type Producer struct {
 func AppendBatch(dst []byte, p BatchParams, records []Record) []byte {
 	start := len(dst)
 	dst = append(dst, make([]byte, BatchHeaderLen)...)
+	p.LastOffsetDelta = p.lastOffsetDelta(records)
 	dst = appendPayload(dst, p, records)
+	return p.finish(dst, start, len(records), p.maxTimestamp(records))
+}
+
+// AppendEncoded is AppendBatch for records that are encoded already: count of
+// them in plain, of which highest is the greatest timestamp delta.
+// p.LastOffsetDelta is the last one's.
+func AppendEncoded(dst []byte, p BatchParams, plain []byte, count int32, highest int64) []byte {
+	start := len(dst)
+	dst = append(dst, make([]byte, BatchHeaderLen)...)
+	dst = p.compress(dst, plain)
+	maxTimestamp := p.BaseTimestamp + highest
+	switch {
+	case p.LogAppendTime:
+		maxTimestamp = p.LogAppendTimeMs
+	case count == 0:
+		maxTimestamp = -1
+	}
+	return p.finish(dst, start, int(count), maxTimestamp)
+}
+
+// finish fills in the header of the batch that begins at start.
+func (p *BatchParams) finish(dst []byte, start, count int, maxTimestamp int64) []byte {
 	b := Batch(dst[start:])
-	p.fillHeader(b, records)
+	p.fillHeader(b, count, maxTimestamp)
 	b.ResetCRC()
 	return dst
 }
@@ -58,6 +81,10 @@ func appendPayload(dst []byte, p BatchParams, records []Record) []byte {
 	for i := range records {
 		plain = AppendRecord(plain, &records[i])
 	}
+	return p.compress(dst, plain)
+}
+
+func (p *BatchParams) compress(dst, plain []byte) []byte {
 	dst, err := Compress(dst, p.Codec, p.Level, plain)
 	if err != nil {
 		panic(fmt.Sprintf("protocol: AppendBatch: %v", err))
@@ -65,16 +92,16 @@ func appendPayload(dst []byte, p BatchParams, records []Record) []byte {
 	return dst
 }
 
-func (p *BatchParams) fillHeader(b Batch, records []Record) {
+func (p *BatchParams) fillHeader(b Batch, count int, maxTimestamp int64) {
 	be := binary.BigEndian
 	b.SetBaseOffset(p.BaseOffset)
 	be.PutUint32(b[batchLengthAt:], uint32(len(b)-BatchOverhead))
 	b.SetLeaderEpoch(p.LeaderEpoch)
 	b[magicAt] = Magic2
 	be.PutUint16(b[attributesAt:], uint16(p.attributes()))
-	be.PutUint32(b[lastOffsetDeltaAt:], uint32(p.lastOffsetDelta(records)))
+	be.PutUint32(b[lastOffsetDeltaAt:], uint32(p.LastOffsetDelta))
 	be.PutUint64(b[baseTimestampAt:], uint64(p.BaseTimestamp))
-	be.PutUint64(b[maxTimestampAt:], uint64(p.maxTimestamp(records)))
+	be.PutUint64(b[maxTimestampAt:], uint64(maxTimestamp))
 	producer := Producer{ID: -1, Epoch: -1, BaseSequence: -1}
 	if p.Producer != nil {
 		producer = *p.Producer
@@ -82,7 +109,7 @@ func (p *BatchParams) fillHeader(b Batch, records []Record) {
 	be.PutUint64(b[producerIDAt:], uint64(producer.ID))
 	be.PutUint16(b[producerEpochAt:], uint16(producer.Epoch))
 	be.PutUint32(b[baseSequenceAt:], uint32(producer.BaseSequence))
-	be.PutUint32(b[recordCountAt:], uint32(len(records)))
+	be.PutUint32(b[recordCountAt:], uint32(count))
 }
 
 func (p *BatchParams) attributes() int16 {

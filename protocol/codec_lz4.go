@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/bits"
+	"slices"
 
 	"github.com/pierrec/lz4/v4"
 )
@@ -64,7 +65,7 @@ func compressLZ4(dst []byte, level int, src []byte) ([]byte, error) {
 // appendLZ4Block appends a block, stored as is if compression does not pay.
 func appendLZ4Block(dst []byte, level int, block []byte) ([]byte, error) {
 	sizeAt := len(dst)
-	dst = grow(dst, 4+len(block))
+	dst = slices.Grow(dst, 4+len(block)) // doubling: there are many blocks
 	room := dst[sizeAt+4 : sizeAt+4+len(block)]
 	n, err := compressLZ4Block(room, level, block)
 	if err != nil {

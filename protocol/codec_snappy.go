@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"github.com/klauspost/compress/s2"
 )
@@ -33,7 +34,7 @@ func compressSnappy(dst, src []byte) []byte {
 		lengthAt := len(dst)
 		dst = append(dst, 0, 0, 0, 0)
 		start := len(dst)
-		dst = grow(dst, s2.MaxEncodedLen(len(block)))
+		dst = slices.Grow(dst, s2.MaxEncodedLen(len(block))) // doubling: there are many blocks
 		encoded := s2.EncodeSnappy(dst[start:cap(dst)], block)
 		dst = dst[:start+len(encoded)]
 		binary.BigEndian.PutUint32(dst[lengthAt:], uint32(len(encoded)))

@@ -17,7 +17,7 @@ func (l *Log) AppendAsLeader(records []byte, opts AppendOptions) (AppendResult, 
 		opts.Now = l.now()
 	}
 	cfg := l.cfg.Load()
-	records, err := checkProduced(records, &l.tp, cfg, &opts)
+	records, err := checkProduced(records, &l.tp, cfg, &opts, l.inflater)
 	if err != nil {
 		return AppendResult{}, err
 	}

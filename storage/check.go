@@ -1,10 +1,9 @@
 package storage
 
 import (
-	"errors"
 	"fmt"
+	"math"
 	"strings"
-	"sync"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -37,9 +36,9 @@ import (
 // checkProduced checks records that a client or the broker itself wants to append. It returns them, changed in place or
 // made anew as the topic's configuration asks. It holds no lock: all that costs time with the size of a batch happens
 // here.
-func checkProduced(records []byte, tp *TopicPartition, cfg *LogConfig, opts *AppendOptions) ([]byte, error) {
+func checkProduced(records []byte, tp *TopicPartition, cfg *LogConfig, opts *AppendOptions, in *inflater) ([]byte, error) {
 	if opts.Origin == Client {
-		return checkClient(records, tp, cfg, opts)
+		return checkClient(records, tp, cfg, opts, in)
 	}
 	total := 0
 	for rest := records; len(rest) > 0; {
@@ -68,7 +67,7 @@ func checkProduced(records []byte, tp *TopicPartition, cfg *LogConfig, opts *App
 	return records, nil
 }
 
-func checkClient(records []byte, tp *TopicPartition, cfg *LogConfig, opts *AppendOptions) ([]byte, error) {
+func checkClient(records []byte, tp *TopicPartition, cfg *LogConfig, opts *AppendOptions, in *inflater) ([]byte, error) {
 	b, rest, err := protocol.NextBatch(records)
 	if protocol.IsBatchShort(err) {
 		return nil, clientErrorf(kerr.InvalidRecord, "no whole record batch in %d bytes", len(records))
@@ -100,7 +99,7 @@ func checkClient(records []byte, tp *TopicPartition, cfg *LogConfig, opts *Appen
 	if b.IsControl() {
 		return nil, clientErrorf(kerr.InvalidRecord, "clients may not write control records")
 	}
-	return checkRecords(b, tp, cfg, opts.Now.UnixMilli())
+	return checkRecords(b, tp, cfg, opts.Now.UnixMilli(), in)
 }
 
 // checkHeader checks what must hold for any batch that gets new offsets. What a coordinator writes for a producer (the
@@ -153,7 +152,7 @@ func errCRC(b protocol.Batch) error {
 
 // checkRecords checks the inside of a client's batch as far as the configuration wants it, and applies
 // message.timestamp.type and compression.type.
-func checkRecords(b protocol.Batch, tp *TopicPartition, cfg *LogConfig, nowMs int64) ([]byte, error) {
+func checkRecords(b protocol.Batch, tp *TopicPartition, cfg *LogConfig, nowMs int64, in *inflater) ([]byte, error) {
 	codec := b.Codec()
 	target := targetCodec(cfg, codec)
 	if codec > protocol.Zstd {
@@ -167,50 +166,20 @@ func checkRecords(b protocol.Batch, tp *TopicPartition, cfg *LogConfig, nowMs in
 		}
 		return finish(b, cfg, nowMs, b.MaxTimestamp()), nil
 	}
-	payload := b.Payload()
-	if codec != protocol.None {
-		buf := payloads.Get().(*[]byte)
-		defer keepPayload(buf)
-		var err error
-		if payload, err = protocol.Decompress((*buf)[:0], codec, payload, decompressLimit); err != nil {
-			return nil, errPayload(err)
-		}
-		*buf = payload
+	payload, err := in.payload(b)
+	if err != nil {
+		return nil, errPayload(err)
 	}
+	defer in.done(payload)
 	w := recordWalk{tp: tp, cfg: cfg, nowMs: nowMs}
-	if err := w.run(b, payload); err != nil {
+	if err := w.run(b, payload.plain); err != nil {
 		return nil, err
 	}
 	if target != codec || w.gaps {
-		return rebuild(b, payload, cfg, target, nowMs)
+		return rebuild(b, payload.plain, cfg, target, nowMs)
 	}
 	return finish(b, cfg, nowMs, w.maxTimestamp), nil
 }
-
-// payloads are buffers that batches are decompressed into. Nothing of one outlives the check of its batch: memory of this
-// size made anew for each would be cleared by the allocator first, and collected soon.
-var payloads = sync.Pool{New: func() any { return new([]byte) }}
-
-// keepPayloadBytes bounds what a buffer keeps between batches.
-const keepPayloadBytes = 8 << 20
-
-func keepPayload(buf *[]byte) {
-	if cap(*buf) <= keepPayloadBytes {
-		payloads.Put(buf)
-	}
-}
-
-// errPayload answers a payload that its codec cannot read. Not CORRUPT_MESSAGE: the CRC was right, so the producer sent
-// just that, and would send it again for ever.
-func errPayload(err error) error {
-	if errors.Is(err, protocol.ErrTooLarge) {
-		return err
-	}
-	return clientErrorf(kerr.InvalidRecord, "%v", err)
-}
-
-// decompressLimit bounds what a produced batch may decompress to.
-const decompressLimit = 256 << 20
 
 // mustOpen says whether a compressed batch has to be decompressed.
 func mustOpen(b protocol.Batch, cfg *LogConfig, target protocol.Codec) bool {
@@ -257,7 +226,11 @@ type recordWalk struct {
 	gaps         bool // offset deltas are not 0, 1, 2, ...
 	badTime      bool // one of bad is about a timestamp
 	bad          []RecordError
+	badCount     int // of which bad names the first
 }
+
+// maxRecordErrors bounds the records that an answer names: a batch may hold millions.
+const maxRecordErrors = 1000
 
 func (w *recordWalk) run(b protocol.Batch, payload []byte) error {
 	w.maxTimestamp = -1
@@ -271,28 +244,36 @@ func (w *recordWalk) run(b protocol.Batch, payload []byte) error {
 		w.gaps = w.gaps || rec.OffsetDelta != index
 		switch {
 		case w.cfg.Compact && rec.Key == nil:
-			w.reject(index, "Compacted topic cannot accept message without key in topic partition "+w.tp.String())
+			w.reject(index, func() string {
+				return "Compacted topic cannot accept message without key in topic partition " + w.tp.String()
+			})
 		case appendTime:
 			w.badTime = true
-			w.reject(index, "Invalid timestamp type in message. Producer should not set timestamp type to LogAppendTime.")
+			w.reject(index, func() string {
+				return "Invalid timestamp type in message. Producer should not set timestamp type to LogAppendTime."
+			})
 		case !w.cfg.LogAppendTime && (tooLate(ts, w.cfg, w.nowMs) || tooEarly(ts, w.cfg, w.nowMs)):
 			w.badTime = true
-			w.reject(index, fmt.Sprintf("Timestamp %d of message with offset %d is out of range. The timestamp should be within [%d, %d]",
-				ts, index, w.nowMs-w.cfg.TimestampBeforeMaxMs, w.nowMs+w.cfg.TimestampAfterMaxMs))
+			w.reject(index, func() string {
+				return fmt.Sprintf("Timestamp %d of message with offset %d is out of range. The timestamp should be within [%d, %d]",
+					ts, index, w.nowMs-w.cfg.TimestampBeforeMaxMs, w.nowMs+w.cfg.TimestampAfterMaxMs)
+			})
 		}
 		index++
 	}
 	if err := r.Err(); err != nil {
 		return err
 	}
-	if len(w.bad) == 0 {
+	if w.badCount == 0 {
 		return nil
 	}
 	return w.rejection()
 }
 
-func (w *recordWalk) reject(index int32, msg string) {
-	w.bad = append(w.bad, RecordError{index, msg})
+func (w *recordWalk) reject(index int32, msg func() string) {
+	if w.badCount++; w.badCount <= maxRecordErrors {
+		w.bad = append(w.bad, RecordError{index, msg()})
+	}
 }
 
 // rejection is the error for the records rejected, in Kafka's words. One bad timestamp makes it INVALID_TIMESTAMP.
@@ -305,7 +286,7 @@ func (w *recordWalk) rejection() error {
 		some = append(some, fmt.Sprintf("RecordError(batchIndex=%d, message='%s')", e.Index, e.Message))
 	}
 	msg := fmt.Sprintf("One or more records have been rejected due to %d record errors in total, and only showing the first three errors at most: [%s]",
-		len(w.bad), strings.Join(some, ", "))
+		w.badCount, strings.Join(some, ", "))
 	return &InvalidRecordError{Err: kerr.InvalidRecord, Records: w.bad, Message: msg}
 }
 
@@ -338,26 +319,30 @@ func level(cfg *LogConfig, codec protocol.Codec) int {
 	return 0
 }
 
-// rebuild makes a batch anew with another codec, or with the offset deltas that its records should have had.
+// rebuild makes a batch anew with another codec, or with the offset deltas that its records should have had. It goes record
+// by record, because there may be millions.
 func rebuild(b protocol.Batch, payload []byte, cfg *LogConfig, target protocol.Codec, nowMs int64) ([]byte, error) {
-	var records []protocol.Record
+	plain := make([]byte, 0, len(payload)+int(b.Count())) // offset deltas may take more bytes than they did
+	highest := int64(math.MinInt64)
 	r := protocol.NewRecordReader(payload, b.Count())
+	delta := int32(0)
 	for rec, ok := r.Next(); ok; rec, ok = r.Next() {
-		rec.OffsetDelta = int32(len(records))
-		rec.Headers = append([]protocol.RecordHeader(nil), rec.Headers...)
-		records = append(records, rec)
+		rec.OffsetDelta = delta
+		highest = max(highest, rec.TimestampDelta)
+		plain = protocol.AppendRecord(plain, &rec)
+		delta++
 	}
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
 	p := protocol.BatchParams{
 		BaseTimestamp: b.BaseTimestamp(), Codec: target, Level: level(cfg, target), Transactional: b.IsTransactional(),
-		LogAppendTime: cfg.LogAppendTime, LogAppendTimeMs: nowMs,
+		LogAppendTime: cfg.LogAppendTime, LogAppendTimeMs: nowMs, LastOffsetDelta: delta - 1,
 	}
 	if b.ProducerID() >= 0 {
 		p.Producer = &protocol.Producer{ID: b.ProducerID(), Epoch: b.ProducerEpoch(), BaseSequence: b.BaseSequence()}
 	}
-	out := protocol.AppendBatch(nil, p, records)
+	out := protocol.AppendEncoded(nil, p, plain, delta, highest)
 	if len(out) > int(cfg.MaxMessageBytes) {
 		return nil, errTooLarge(out, cfg)
 	}

@@ -12,7 +12,7 @@ import (
 func (m *Manager) newLog(d *logDir, tp TopicPartition, cfg LogConfig) *Log {
 	l := &Log{
 		env: env{
-			fs: m.opts.FS, cache: m.cache, log: m.opts.Log, now: m.opts.Now,
+			fs: m.opts.FS, cache: m.cache, log: m.opts.Log, now: m.opts.Now, inflater: m.inflater,
 			nudge: m.background.nudge, remove: m.background.remove,
 			lowerCheckpoints: d.lower,
 		},

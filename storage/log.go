@@ -18,6 +18,8 @@ type env struct {
 	cache *segmentCache
 	log   zerolog.Logger
 	now   func() time.Time
+	// inflater is shared by all logs.
+	inflater *inflater
 	// nudge asks the background loop to call Log.housekeep soon. It never blocks.
 	nudge func(*Log)
 	// remove asks for a file to be removed at a time.

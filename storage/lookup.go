@@ -92,7 +92,7 @@ func scanTime(l *Log, h *handle, s *segment, pos, ts, start, upTo int64) (found 
 		if err != nil {
 			return err
 		}
-		found, ok, err = firstRecord(whole, func(offset, recordTs int64) bool {
+		found, ok, err = l.inflater.firstRecord(whole, func(offset, recordTs int64) bool {
 			return recordTs >= ts && offset >= start
 		})
 		if err != nil {
@@ -121,15 +121,13 @@ func (l *Log) segmentLimit(s *segment) int64 {
 }
 
 // firstRecord returns the first record of a batch for which match says yes. It decompresses the batch if need be.
-func firstRecord(b protocol.Batch, match func(offset, ts int64) bool) (TimestampOffset, bool, error) {
-	payload := b.Payload()
-	if b.Codec() != protocol.None {
-		var err error
-		if payload, err = protocol.Decompress(nil, b.Codec(), payload, decompressLimit); err != nil {
-			return TimestampOffset{}, false, err
-		}
+func (in *inflater) firstRecord(b protocol.Batch, match func(offset, ts int64) bool) (TimestampOffset, bool, error) {
+	payload, err := in.payload(b)
+	if err != nil {
+		return TimestampOffset{}, false, err
 	}
-	r := protocol.NewRecordReader(payload, b.Count())
+	defer in.done(payload)
+	r := protocol.NewRecordReader(payload.plain, b.Count())
 	for rec, ok := r.Skim(); ok; rec, ok = r.Skim() {
 		offset, ts := b.BaseOffset()+int64(rec.OffsetDelta), b.BaseTimestamp()+rec.TimestampDelta
 		if b.LogAppendTime() {

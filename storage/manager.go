@@ -18,6 +18,7 @@ type Manager struct {
 	opts        Options
 	dirs        []*logDir
 	cache       *segmentCache
+	inflater    *inflater
 	brokerEpoch atomic.Int64
 	background  background
 
@@ -32,7 +33,7 @@ type Manager struct {
 // from the start; if none can be used that is an error.
 func Open(opts Options) (*Manager, error) {
 	opts.setDefaults()
-	m := &Manager{opts: opts, logs: map[TopicPartition]*Log{}}
+	m := &Manager{opts: opts, logs: map[TopicPartition]*Log{}, inflater: newInflater()}
 	m.cache = &segmentCache{maxOpen: defaultOpenSegments, maxBytes: defaultIndexBytes}
 	m.brokerEpoch.Store(opts.BrokerEpoch)
 	m.background.init(opts.Now())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ var (
 	gregorAddr  = flag.String("gregor-addr", "", "use the gregor that listens here instead of starting one")
 	kafkaAddr   = flag.String("kafka-addr", "", "use the Apache Kafka that listens here instead of starting one")
 	javaLines   = flag.String("java", strings.Join(harness.JavaLines, ","), "versions of the Java client; all: every line since 0.11")
+	haveFlag    = flag.String("have", "", "what gregor can do beyond topics and records, for the steps that need it: group,consumer,txn,share,quota,scram,acl,reassign,quorum")
 	keep        = flag.Bool("keep", false, "keep the brokers' directories")
 )
 
@@ -108,6 +110,12 @@ func onAll(t *testing.T, f func(t *testing.T, b *harness.Broker)) {
 		}
 		t.Run(name, func(t *testing.T) { f(t, broker(t, name)) })
 	}
+}
+
+// can tells whether a broker can do what a step needs. Apache Kafka can do all;
+// gregor what -have names. An empty need is always met.
+func can(b *harness.Broker, need string) bool {
+	return need == "" || b.Name == "kafka" || slices.Contains(strings.Split(*haveFlag, ","), need)
 }
 
 // needAll skips a test that runs programs other than this one.

@@ -50,6 +50,7 @@ type toolStep struct {
 	args               []string
 	want               string // a regular expression over the whole output, in which . matches line ends
 	fails              bool
+	needs              string // see -have
 }
 
 // argv puts the bootstrap flag where the tool wants it: most take it anywhere,
@@ -59,6 +60,20 @@ func (s toolStep) argv(bootstrap []string) []string {
 		return append(append([]string{}, s.args...), bootstrap...)
 	}
 	return append(append([]string{}, bootstrap...), s.args...)
+}
+
+func (s toolStep) run(t *testing.T, b *harness.Broker) {
+	t.Helper()
+	if !can(b, s.needs) {
+		t.Skipf("needs -have %s", s.needs)
+	}
+	out, err := kafkaTool(t, s.stdin, s.class, s.argv([]string{"--bootstrap-server", b.Addr})...)
+	if s.fails == (err == nil) {
+		t.Errorf("%v: the exit status is not as expected", err)
+	}
+	if !regexp.MustCompile("(?s)" + s.want).MatchString(out) {
+		t.Errorf("printed\n%s\nwant\n%s", out, s.want)
+	}
 }
 
 // TestKafkaTools: Apache Kafka's command line tools at their daily work, in
@@ -112,15 +127,7 @@ func TestKafkaTools(t *testing.T) {
 			{name: "delete", class: topicCommand, args: []string{"--delete", "--topic", topic}, want: "^\n?$"},
 			{name: "delete again", class: topicCommand, args: []string{"--delete", "--topic", topic}, want: "Topic '" + topic + "' does not exist as expected", fails: true},
 		} {
-			t.Run(s.name, func(t *testing.T) {
-				out, err := kafkaTool(t, s.stdin, s.class, s.argv(bootstrap)...)
-				if s.fails == (err == nil) {
-					t.Errorf("%v: the exit status is not as expected", err)
-				}
-				if !regexp.MustCompile("(?s)" + s.want).MatchString(out) {
-					t.Errorf("printed\n%s\nwant\n%s", out, s.want)
-				}
-			})
+			t.Run(s.name, func(t *testing.T) { s.run(t, b) })
 		}
 
 		t.Run("console consumer of a partition", func(t *testing.T) {
@@ -157,6 +164,57 @@ func TestKafkaTools(t *testing.T) {
 				t.Fatalf("%v: printed %q", err, out)
 			}
 		})
+	})
+}
+
+// TestKafkaToolsFurther: the tools that measure, and those for groups,
+// transactions, quotas and the rest, each marked with what it needs.
+func TestKafkaToolsFurther(t *testing.T) {
+	needAll(t)
+	const (
+		tools  = "org.apache.kafka.tools."
+		groups = tools + "consumer.group.ConsumerGroupCommand"
+	)
+	onAll(t, func(t *testing.T, b *harness.Broker) {
+		topic := createTopic(t, b, 2)
+		var recs []harness.Record
+		for i := range 500 {
+			recs = append(recs, harness.Record{Topic: topic, Partition: int32(i % 2), Timestamp: -1, Key: fmt.Appendf(nil, "k%d", i), Value: fmt.Appendf(nil, "v%d", i)})
+		}
+		if _, err := harness.Produce(franz(t, b), t.TempDir(), recs, "-"); err != nil {
+			t.Fatal(err)
+		}
+		name := topicName(t)
+		reassignment := tempFile(t, "reassign.json", `{"version":1,"partitions":[{"topic":"`+topic+`","partition":0,"replicas":[1]}]}`)
+		for _, s := range []toolStep{
+			{name: "features", class: tools + "FeatureCommand", args: []string{"describe"}, want: "Feature: metadata.version.*FinalizedVersionLevel: [0-9]"},
+			{name: "end to end latency", class: tools + "EndToEndLatency", args: []string{"--topic", topic, "--num-records", "300", "--producer-acks", "1", "--record-size", "100"}, want: "Avg latency: .*99th"},
+			{name: "verifiable producer", class: tools + "VerifiableProducer", args: []string{"--topic", topic, "--max-messages", "500", "--acks", "-1"}, want: `"sent":500,"acked":500|"acked":500`},
+			{name: "console consumer in a group", needs: "group", class: consoleConsume, args: []string{"--topic", topic, "--from-beginning", "--max-messages", "500", "--group", name, "--timeout-ms", "30000"}, want: "Processed a total of 500 messages"},
+			{name: "groups", needs: "group", class: tools + "GroupsCommand", args: []string{"--list"}, want: name + " +Classic +consumer"},
+			{name: "list groups", needs: "group", class: groups, args: []string{"--list", "--state"}, want: name + " +Classic +Empty|" + name + " +Empty"},
+			{name: "describe a group", needs: "group", class: groups, args: []string{"--describe", "--group", name}, want: name + " +" + topic + " +0 +[0-9]+ .*"},
+			{name: "state of a group", needs: "group", class: groups, args: []string{"--describe", "--group", name, "--state"}, want: "Empty +0"},
+			{name: "reset offsets", needs: "group", class: groups, args: []string{"--reset-offsets", "--to-earliest", "--group", name, "--topic", topic, "--execute"}, want: name + " +" + topic + " +[01] +0"},
+			{name: "delete offsets", needs: "group", class: groups, args: []string{"--delete-offsets", "--group", name, "--topic", topic}, want: "Successful"},
+			{name: "delete a group", needs: "group", class: groups, args: []string{"--delete", "--group", name}, want: "Deletion of requested consumer groups.*successful"},
+			{name: "consumer performance", needs: "group", class: tools + "ConsumerPerformance", args: []string{"--topic", topic, "--num-records", "500", "--timeout", "30000"}, want: "MB.sec.*, 5[0-9]{2}|MB.sec.*, 1[0-9]{3}"},
+			{name: "console consumer, new protocol", needs: "consumer", class: consoleConsume, args: []string{"--topic", topic, "--from-beginning", "--max-messages", "500", "--group", name + "-new", "--consumer-property", "group.protocol=consumer", "--timeout-ms", "30000"}, want: "Processed a total of 500 messages"},
+			{name: "transactional performance", needs: "txn", class: producerPerf, args: []string{"--topic", topic, "--num-records", "1000", "--record-size", "100", "--throughput", "-1", "--transactional-id", name, "--transaction-duration-ms", "200"}, want: "1000 records sent"},
+			{name: "describe a transaction", needs: "txn", class: transactions, args: []string{"describe", "--transactional-id", name}, want: name + ".*CompleteCommit"},
+			{name: "list transactions", needs: "txn", class: transactions, args: []string{"list"}, want: "TransactionalId.*" + name},
+			{name: "hanging transactions", needs: "txn", class: transactions, args: []string{"find-hanging", "--broker-id", "1"}, want: "Topic"},
+			{name: "quotas", needs: "quota", class: configCommand, args: []string{"--alter", "--entity-type", "clients", "--entity-name", name, "--add-config", "producer_byte_rate=10485760"}, want: "Completed updating config for client"},
+			{name: "describe quotas", needs: "quota", class: configCommand, args: []string{"--describe", "--entity-type", "clients", "--entity-name", name}, want: "producer_byte_rate=1.048576E7"},
+			{name: "SCRAM credentials", needs: "scram", class: configCommand, args: []string{"--alter", "--entity-type", "users", "--entity-name", name, "--add-config", "SCRAM-SHA-256=[iterations=4096,password=x]"}, want: "Completed updating config for user"},
+			{name: "reassign", needs: "reassign", class: tools + "reassign.ReassignPartitionsCommand", args: []string{"--execute", "--reassignment-json-file", reassignment}, want: "Successfully started partition reassignment"},
+			{name: "elect leaders", needs: "reassign", class: tools + "LeaderElectionCommand", args: []string{"--election-type", "PREFERRED", "--topic", topic, "--partition", "0"}, want: "already elected|Successfully completed leader election"},
+			{name: "quorum", needs: "quorum", class: tools + "MetadataQuorumCommand", args: []string{"describe", "--status"}, want: "LeaderId: +[0-9]"},
+			{name: "ACLs", needs: "acl", class: tools + "AclCommand", args: []string{"--list"}, want: "Current ACLs|SecurityDisabledException|No Authorizer is configured"},
+			{name: "share groups", needs: "share", class: tools + "consumer.group.ShareGroupCommand", args: []string{"--list"}, want: ""},
+		} {
+			t.Run(s.name, func(t *testing.T) { s.run(t, b) })
+		}
 	})
 }
 

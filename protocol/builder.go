@@ -19,6 +19,9 @@ type BatchParams struct {
 	Level         int
 	Transactional bool
 	Control       bool
+	// DeleteHorizon says that BaseTimestamp is the time from which the batch's
+	// tombstones may go (KIP-534).
+	DeleteHorizon bool
 	// Producer is nil for a producer that is not idempotent.
 	Producer *Producer
 	// LastOffsetDelta is used if it is above the last record's, for a batch
@@ -122,6 +125,9 @@ func (p *BatchParams) attributes() int16 {
 	}
 	if p.Control {
 		a |= attrControl
+	}
+	if p.DeleteHorizon {
+		a |= attrDeleteHorizon
 	}
 	return a
 }

@@ -313,7 +313,7 @@ func (l *Log) mustRoll(records []byte, cfg *LogConfig, now time.Time) bool {
 	if s.firstBatchTs >= 0 {
 		waited = maxTs - s.firstBatchTs
 	}
-	return waited > cfg.SegmentMs-l.jitterMs
+	return waited > cfg.maxSegmentMs()-l.jitterMs
 }
 
 // span returns the last offset and the greatest timestamp of batches as they come: a producer's begin at 0.

@@ -12,7 +12,7 @@ import (
 // writeFileAtomic replaces a small file so that a crash leaves the old or the new contents, never a mixture: temporary
 // file, fsync, rename, fsync of the directory.
 func writeFileAtomic(fs vfs.FS, name string, data []byte) error {
-	tmp := name + ".tmp"
+	tmp := name + tmpSuffix
 	f, err := fs.Create(tmp)
 	if err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 )
 
 // background is the work that no append waits for. Its state is guarded by mu; the loop, which Start starts and Close
-// ends, is the only goroutine of the package. All it does is call Tick at intervals and housekeep when nudged, so that
+// ends, is one of the package's two kinds of goroutines. All it does is call Tick at intervals and housekeep when nudged, so that
 // tests can do the same without it.
 type background struct {
 	mu       sync.Mutex
@@ -70,7 +70,7 @@ func (b *background) stop() {
 	}
 }
 
-// Start starts the background loop, which calls Tick. Close ends it.
+// Start starts the background loop, which calls Tick, and the cleaner's threads. Close ends them.
 func (m *Manager) Start() {
 	b := &m.background
 	b.mu.Lock()
@@ -80,6 +80,7 @@ func (m *Manager) Start() {
 	}
 	b.quit, b.done = make(chan struct{}), make(chan struct{})
 	go m.loop(b.quit, b.done)
+	m.cleaner.start()
 }
 
 func (m *Manager) loop(quit, done chan struct{}) {
@@ -186,27 +187,34 @@ func (m *Manager) checkpointAll(file string) {
 // checkpoint writes one checkpoint file of a directory.
 func (m *Manager) checkpoint(d *logDir, file string) error {
 	logs := m.all()
-	return d.writeCheckpoint(file, func() map[TopicPartition]int64 {
-		offsets := map[TopicPartition]int64{}
-		for _, l := range logs {
-			// A log removed since must not be written: a new one of its name may be there by now.
-			if l.dir != d || l.removed.Load() {
-				continue
+	return d.writeCheckpoint(file, func() map[TopicPartition]int64 { return offsetsOf(logs, d, file) })
+}
+
+// offsetsOf gathers what a checkpoint file of a directory says.
+func offsetsOf(logs []*Log, d *logDir, file string) map[TopicPartition]int64 {
+	offsets := map[TopicPartition]int64{}
+	for _, l := range logs {
+		// A log removed since must not be written: a new one of its name may be there by now.
+		if l.dir != d || l.removed.Load() {
+			continue
+		}
+		switch file {
+		case recoveryPointFile:
+			offsets[l.tp] = l.recoveryPoint.Load()
+		case cleanerFile:
+			if off := l.cleaned.Load(); off >= 0 {
+				offsets[l.tp] = off
 			}
-			switch file {
-			case recoveryPointFile:
-				offsets[l.tp] = l.recoveryPoint.Load()
-			case highWatermarkFile:
-				offsets[l.tp] = l.hw.Load()
-			case logStartFile:
-				// Where the first segment begins there is nothing to remember.
-				if start := l.start.Load(); start > (*l.segs.Load())[0].base {
-					offsets[l.tp] = start
-				}
+		case highWatermarkFile:
+			offsets[l.tp] = l.hw.Load()
+		case logStartFile:
+			// Where the first segment begins there is nothing to remember.
+			if start := l.start.Load(); start > (*l.segs.Load())[0].base {
+				offsets[l.tp] = start
 			}
 		}
-		return offsets
-	})
+	}
+	return offsets
 }
 
 // removal is a file or directory that has to go at a time.

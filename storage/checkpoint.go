@@ -20,6 +20,7 @@ const (
 	recoveryPointFile  = "recovery-point-offset-checkpoint"
 	logStartFile       = "log-start-offset-checkpoint"
 	highWatermarkFile  = "replication-offset-checkpoint"
+	cleanerFile        = "cleaner-offset-checkpoint"
 	cleanShutdownFile  = ".kafka_cleanshutdown"
 	metaPropertiesFile = "meta.properties"
 	lockFile           = ".lock"

@@ -16,6 +16,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	}
 	m.closed = true
 	m.mu.Unlock()
+	m.cleaner.stop()
 	m.background.stop()
 	defer m.unlock()
 

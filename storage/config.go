@@ -68,3 +68,12 @@ func DefaultLogConfig() LogConfig {
 		MinCleanableRatio:    0.5,
 	}
 }
+
+// maxSegmentMs is how long a segment takes batches. In a compacted log max.compaction.lag.ms bounds it: the active segment
+// is not cleaned.
+func (c *LogConfig) maxSegmentMs() int64 {
+	if c.Compact && c.MaxCompactionLagMs > 0 {
+		return min(c.MaxCompactionLagMs, c.SegmentMs)
+	}
+	return c.SegmentMs
+}

@@ -222,7 +222,9 @@ func (d *logDir) lower(l *Log, off int64) error {
 	defer d.ckptMu.Unlock()
 	l.recoveryPoint.Store(min(l.recoveryPoint.Load(), off))
 	l.start.Store(min(l.start.Load(), off))
-	for _, file := range []string{recoveryPointFile, logStartFile} {
+	l.cleaned.Store(min(l.cleaned.Load(), off))
+	l.cuts++
+	for _, file := range []string{recoveryPointFile, logStartFile, cleanerFile} {
 		if old, ok := d.written[file][l.tp]; !ok || old <= off {
 			continue
 		}
@@ -237,7 +239,7 @@ func (d *logDir) lower(l *Log, off int64) error {
 func (d *logDir) forget(tp TopicPartition) error {
 	d.ckptMu.Lock()
 	defer d.ckptMu.Unlock()
-	for _, file := range []string{recoveryPointFile, logStartFile, highWatermarkFile} {
+	for _, file := range []string{recoveryPointFile, logStartFile, highWatermarkFile, cleanerFile} {
 		if _, ok := d.written[file][tp]; ok {
 			if err := d.writeCheckpointLocked(file, with(d.written[file], tp, -1)); err != nil {
 				return err

@@ -21,7 +21,7 @@ func (l *Log) finishInterrupted(files []vfs.Info) ([]vfs.Info, error) {
 		}
 		var err error
 		switch name := path.Join(l.path, f.Name); {
-		case strings.HasSuffix(f.Name, deletedSuffix), strings.HasSuffix(f.Name, cleanedSuffix), strings.HasSuffix(f.Name, ".tmp"):
+		case strings.HasSuffix(f.Name, deletedSuffix), strings.HasSuffix(f.Name, cleanedSuffix), strings.HasSuffix(f.Name, tmpSuffix):
 			err = l.fs.Remove(name)
 		case strings.HasSuffix(f.Name, nextSuffix):
 			err = l.adoptNext(name, f.Size)
@@ -89,6 +89,10 @@ func (l *Log) finishSwap(swap string, size int64, files []vfs.Info) error {
 				return err
 			}
 		}
+	}
+	// Once the replacement has its name nothing tells what it covers: that must be gone by then.
+	if err := l.fs.SyncDir(l.path); err != nil {
+		return err
 	}
 	return l.fs.Rename(path.Join(l.path, swap), path.Join(l.path, fileName(base, logSuffix)))
 }

@@ -21,6 +21,7 @@ func (m *Manager) newLog(d *logDir, tp TopicPartition, cfg LogConfig) *Log {
 	l.id.Store(&TopicID{})
 	l.cfg.Store(&cfg)
 	l.firstUnstable.Store(-1)
+	l.cleaned.Store(-1)
 	return l
 }
 

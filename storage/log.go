@@ -75,6 +75,9 @@ type Log struct {
 	tailMu sync.RWMutex // innermost; guards tail, held for a few instructions
 	tail   tail
 
+	cleaned atomic.Int64 // where the next clean begins; -1: never cleaned. Written under logDir.ckptMu
+	cuts    int64        // how often the log was truncated. logDir.ckptMu
+
 	removed atomic.Bool // by DeleteLog
 }
 

@@ -21,6 +21,7 @@ type Manager struct {
 	inflater    *inflater
 	brokerEpoch atomic.Int64
 	background  background
+	cleaner     *cleaner
 
 	mu       sync.RWMutex
 	logs     map[TopicPartition]*Log
@@ -37,6 +38,7 @@ func Open(opts Options) (*Manager, error) {
 	m.cache = &segmentCache{maxOpen: defaultOpenSegments, maxBytes: defaultIndexBytes}
 	m.brokerEpoch.Store(opts.BrokerEpoch)
 	m.background.init(opts.Now())
+	m.cleaner = newCleaner(m, opts.Cleaner)
 	if len(opts.Dirs) == 0 {
 		return nil, errors.New("storage: no log directory")
 	}
@@ -88,7 +90,7 @@ func (m *Manager) loadDir(d *logDir) error {
 		return err
 	}
 	ckpt := map[string]map[TopicPartition]int64{}
-	for _, file := range []string{recoveryPointFile, logStartFile, highWatermarkFile} {
+	for _, file := range []string{recoveryPointFile, logStartFile, highWatermarkFile, cleanerFile} {
 		offsets, err := readOffsets(d.fs, path.Join(d.path, file))
 		if err != nil {
 			// Without it recovery reads more, or records deleted before are there again; nothing is lost.
@@ -122,9 +124,13 @@ func (m *Manager) loadDir(d *logDir) error {
 		if !haveHW {
 			hw = 0
 		}
+		if cleaned, ok := ckpt[cleanerFile][l.tp]; ok {
+			l.cleaned.Store(cleaned)
+		}
 		err := l.load(loadState{
 			clean: d.clean, recoveryPoint: ckpt[recoveryPointFile][l.tp],
 			logStart: ckpt[logStartFile][l.tp], highWatermark: hw,
+			cleaned: l.cleaned.Load(),
 		})
 		if err != nil {
 			return fmt.Errorf("load %s: %w", l.tp, err)

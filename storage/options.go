@@ -31,6 +31,8 @@ type Options struct {
 	ProducerIDExpirationMs     int64         // producer.id.expiration.ms; default one day
 	ProducerIDExpirationCheck  time.Duration // producer.id.expiration.check.interval.ms; default 10m
 
+	Cleaner CleanerConfig // log.cleaner.*
+
 	// OnDirFailure is told once for each directory that goes offline, on a goroutine of its own.
 	OnDirFailure func(dir string, err error)
 }

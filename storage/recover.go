@@ -17,7 +17,12 @@ type loadState struct {
 	recoveryPoint int64
 	logStart      int64
 	highWatermark int64
+	cleaned       int64 // the cleaner's checkpoint
 }
+
+// connected is the offset below which all was durable once: a gap between segments there is the cleaner's work, not a loss.
+// Either checkpoint vouches for it, should the other be lost.
+func (st loadState) connected() int64 { return max(st.recoveryPoint, st.cleaned) }
 
 // load reads a log's directory and leaves the log ready for use. After a clean shut-down it reads no records but the last
 // few of the active segment, to find the end. Otherwise it reads every batch from the segment of the recovery point on.
@@ -50,10 +55,10 @@ func (l *Log) load(st loadState) error {
 		var corrupt *CorruptError
 		if errors.As(err, &corrupt) {
 			l.log.Warn().Err(err).Str("log", l.tp.String()).Msg("log is not what a clean shut-down leaves, recovering it")
-			err = l.recover(segs, 0)
+			err = l.recover(segs, 0, st.connected())
 		}
 	} else {
-		err = l.recover(segs, st.recoveryPoint)
+		err = l.recover(segs, st.recoveryPoint, st.connected())
 	}
 	if err != nil {
 		return err
@@ -98,8 +103,9 @@ func (l *Log) loadClean(segs []*segment) error {
 	return l.rebuildProducers(end)
 }
 
-// recover scans the segments from the recovery point on and keeps the longest prefix of whole batches.
-func (l *Log) recover(segs []*segment, recoveryPoint int64) error {
+// recover scans the segments from the recovery point on and keeps the longest prefix of whole batches, in which segments
+// above connected follow each other without gaps.
+func (l *Log) recover(segs []*segment, recoveryPoint, connected int64) error {
 	first := max(floorSegment(segs, recoveryPoint), 0)
 	if first > 0 && segs[first].base == recoveryPoint && !l.hasSnapshot(recoveryPoint) {
 		// The segment before was flushed and then rolled, but the roll not made durable: its indexes may be torn.
@@ -120,7 +126,7 @@ func (l *Log) recover(segs []*segment, recoveryPoint int64) error {
 	l.epochs.truncateFromEnd(segs[first].base)
 	end, kept, whole := segs[first].base, first, true
 	for i, s := range segs[first:] {
-		if i > 0 && s.base != end {
+		if i > 0 && s.base != end && (s.base < end || s.base > connected) {
 			break // the segment before lost its end: what follows does not connect
 		}
 		if i > 0 {

@@ -105,7 +105,7 @@ func (l *Log) roll(now time.Time) {
 
 // rollJitter spreads the rolls of segments that were begun at the same time.
 func rollJitter(cfg *LogConfig) int64 {
-	if limit := min(cfg.SegmentJitterMs, cfg.SegmentMs); limit > 0 {
+	if limit := min(cfg.SegmentJitterMs, cfg.maxSegmentMs()); limit > 0 {
 		return rand.Int64N(limit)
 	}
 	return 0

@@ -67,9 +67,17 @@ const scanChunk = 1 << 20
 // scanBatches calls f for every whole batch from pos up to limit. It ends at the limit, at f's error, or where the bytes
 // are no batch: then the error is a *CorruptError with the place. It returns the position after the last batch that f took.
 func scanBatches(file vfs.File, pos, limit int64, f func(b protocol.Batch, pos int64) error) (int64, error) {
-	buf := make([]byte, min(scanChunk, max(limit-pos, 0)))
+	return scanChunks(file, pos, limit, scanChunk, func(int) error { return nil }, f)
+}
+
+// scanChunks is scanBatches with a choice of how much is read at once, and with before called before each read.
+func scanChunks(file vfs.File, pos, limit, chunkSize int64, before func(n int) error, f func(b protocol.Batch, pos int64) error) (int64, error) {
+	buf := make([]byte, min(chunkSize, max(limit-pos, 0)))
 	for pos < limit {
 		n := int(min(int64(len(buf)), limit-pos))
+		if err := before(n); err != nil {
+			return pos, err
+		}
 		if err := readFull(file, buf[:n], pos); err != nil {
 			return pos, err
 		}

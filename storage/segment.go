@@ -26,6 +26,7 @@ const (
 	deletedSuffix  = ".deleted" // to be removed after file.delete.delay.ms
 	cleanedSuffix  = ".cleaned" // being written by a replacement; removed at load
 	swapSuffix     = ".swap"    // complete replacement; finished at load
+	tmpSuffix      = ".tmp"     // will be renamed when it is complete; removed at load
 	nextSuffix     = ".next"    // a segment that has not got its name yet; see roll.go
 )
 

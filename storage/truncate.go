@@ -276,7 +276,8 @@ func (l *Log) shorten(s *segment, pos int64) (*segment, error) {
 }
 
 func (l *Log) replaceByCopy(s *segment, from vfs.File, size int64) (*segment, error) {
-	tmp := s.name(logSuffix) + cleanedSuffix
+	// Not .cleaned: the cleaner may be writing that.
+	tmp := s.name(logSuffix) + tmpSuffix
 	f, err := l.fs.Create(tmp)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,9 @@ import (
 // TooManyOpen says that err comes from having run out of file descriptors, which says nothing about the disk.
 func TooManyOpen(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
 
+// NoSpace says that err comes from a volume or a quota that is full.
+func NoSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
 // OS is the file system of the operating system.
 type OS struct{}
 

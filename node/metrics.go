@@ -3,6 +3,7 @@ package node
 import (
 	"net/http"
 	"runtime"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -33,6 +34,8 @@ type clusterCollector struct {
 	image      func() *metadata.Image
 	partitions func() replication.Stats
 	dirs       func() []storage.DirInfo
+	cleaner    func() storage.CleanerStats
+	now        func() time.Time
 }
 
 func gaugeDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -73,5 +76,33 @@ func (c *clusterCollector) Collect(ch chan<- prometheus.Metric) {
 		dir("log_dir_online", "1 while the log directory works.", online)
 		dir("log_dir_volume_bytes", "Size of the volume that holds the log directory.", float64(d.TotalBytes))
 		dir("log_dir_usable_bytes", "Bytes that can still be written there.", float64(d.UsableBytes))
+	}
+	c.collectCleaner(ch)
+}
+
+// collectCleaner tells of log compaction what Kafka tells under kafka.log.
+func (c *clusterCollector) collectCleaner(ch chan<- prometheus.Metric) {
+	s := c.cleaner()
+	send := func(kind prometheus.ValueType, name, help string, value float64) {
+		ch <- prometheus.MustNewConstMetric(gaugeDesc("log_cleaner_"+name, help), kind, value)
+	}
+	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
+	send(gauge, "max_dirty_percent", "Dirty share of the log that needs cleaning most.", float64(s.MaxDirtyPercent))
+	send(gauge, "max_buffer_utilization_percent", "How full the map of keys became in the last clean.", float64(s.MaxBufferUtilization))
+	send(gauge, "last_clean_seconds", "How long the last clean took.", s.LastCleanTime.Seconds())
+	if !s.LastRun.IsZero() {
+		send(gauge, "seconds_since_last_run", "Time since a log to clean was last looked for.", c.now().Sub(s.LastRun).Seconds())
+	}
+	send(counter, "cleanings_total", "Logs cleaned.", float64(s.Cleanings))
+	send(counter, "read_bytes_total", "Bytes that cleaning read.", float64(s.BytesRead))
+	send(counter, "written_bytes_total", "Bytes that cleaning wrote.", float64(s.BytesWritten))
+	send(counter, "read_records_total", "Records that cleaning looked at.", float64(s.RecordsRead))
+	send(counter, "retained_records_total", "Records that cleaning left.", float64(s.RecordsRetained))
+	for path, u := range s.Uncleanable {
+		dir := func(name, help string, value float64) {
+			ch <- prometheus.MustNewConstMetric(gaugeDesc("log_cleaner_"+name, help, "dir"), gauge, value, path)
+		}
+		dir("uncleanable_partitions", "Logs whose clean failed.", float64(u.Logs))
+		dir("uncleanable_bytes", "Bytes in them that wait to be cleaned.", float64(u.Bytes))
 	}
 }

@@ -252,6 +252,7 @@ func (n *Node) join(ctx context.Context, o Options) error {
 	}
 	n.controller = c
 	c.Subscribe(handler.DynamicConfig(o.Config, n.id, n.log)) // before those who read what it changes
+	c.Subscribe(n.followCleaner(o.Config))
 	c.Subscribe(n.partitions.Apply)
 	c.Subscribe(n.forgetDeleted)
 	if err := c.Start(ctx); err != nil {
@@ -267,7 +268,8 @@ func (n *Node) listenHTTP(ctx context.Context, o Options, server *broker.Metrics
 	if address == "" {
 		return nil
 	}
-	cluster := &clusterCollector{image: n.controller.Image, partitions: n.partitions.Stats, dirs: n.logs.Dirs}
+	cluster := &clusterCollector{image: n.controller.Image, partitions: n.partitions.Stats, dirs: n.logs.Dirs,
+		cleaner: n.logs.CleanerStats, now: o.Now}
 	admin, err := listenAdmin(ctx, address, metricsHandler(o.Version, server, cluster), []check{
 		{"metadata", n.registered},
 		{"logs", n.anyDirOnline},

@@ -104,7 +104,34 @@ func storageOptions(o Options, clusterID string, onDirFailure func(string, error
 		HighWatermarkInterval:      v.Duration("replica.high.watermark.checkpoint.interval.ms"),
 		ProducerIDExpirationMs:     v.Int64("producer.id.expiration.ms"),
 		ProducerIDExpirationCheck:  v.Duration("producer.id.expiration.check.interval.ms"),
+		Cleaner:                    cleanerConfig(v),
 		OnDirFailure:               onDirFailure,
+	}
+}
+
+// cleanerConfig takes the keys of log compaction as they are now.
+func cleanerConfig(v *config.Values) storage.CleanerConfig {
+	c := storage.CleanerConfig{
+		Disabled: !v.Bool("log.cleaner.enable"), Threads: v.Int("log.cleaner.threads"),
+		DedupeBufferBytes: v.Int64("log.cleaner.dedupe.buffer.size"),
+		LoadFactor:        v.Float("log.cleaner.io.buffer.load.factor"),
+		IOBufferBytes:     int64(v.Int("log.cleaner.io.buffer.size")),
+		MaxBytesPerSecond: v.Float("log.cleaner.io.max.bytes.per.second"),
+		Backoff:           max(v.Duration("log.cleaner.backoff.ms"), time.Millisecond),
+	}
+	if c.Threads == 0 {
+		c.Disabled = true // zero would be the default
+	}
+	return c
+}
+
+// followCleaner gives the logs the keys of compaction when the cluster changes
+// them.
+func (n *Node) followCleaner(v *config.Values) func(*metadata.Delta, *metadata.Image) {
+	return func(d *metadata.Delta, _ *metadata.Image) {
+		if len(d.Configs) > 0 {
+			n.logs.SetCleaner(cleanerConfig(v))
+		}
 	}
 }
 

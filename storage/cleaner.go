@@ -53,8 +53,8 @@ type CleanerStats struct {
 	KeylessRecords  int64 // dropped because they had no key
 	// MaxBufferUtilization is how full the map of keys became, in percent, in the last clean.
 	MaxBufferUtilization int
-	// MaxCleanTime is how long the last clean took.
-	MaxCleanTime time.Duration
+	// LastCleanTime is how long the last clean took.
+	LastCleanTime time.Duration
 	// Uncleanable logs by directory: those whose last clean failed.
 	Uncleanable map[string]UncleanableLogs
 }
@@ -99,7 +99,8 @@ func newCleaner(m *Manager, cfg CleanerConfig) *cleaner {
 	return c
 }
 
-// SetCleaner changes the cleaner's configuration. Cleans under way are broken off, without harm, and begun again.
+// SetCleaner changes the cleaner's configuration. Cleans under way are broken off, without harm, and begun again. It does
+// not wait for that.
 func (m *Manager) SetCleaner(cfg CleanerConfig) {
 	c := m.cleaner
 	c.resizing.Lock()
@@ -109,9 +110,12 @@ func (m *Manager) SetCleaner(cfg CleanerConfig) {
 	c.cfg = cfg.withDefaults()
 	same := c.cfg == old
 	c.mu.Unlock()
+	if same {
+		return
+	}
 	c.throttle.setRate(cfg.withDefaults().MaxBytesPerSecond)
-	if running && !same {
-		c.halt()
+	if running {
+		c.cancelThreads()
 		c.launch()
 	}
 }
@@ -163,7 +167,8 @@ func (c *cleaner) stop() {
 	c.running = false
 	c.mu.Unlock()
 	if running {
-		c.halt()
+		c.cancelThreads()
+		c.threads.Wait()
 	}
 }
 
@@ -181,12 +186,11 @@ func (c *cleaner) launch() {
 	}
 }
 
-func (c *cleaner) halt() {
+func (c *cleaner) cancelThreads() {
 	c.mu.Lock()
 	cancel := c.cancel
 	c.mu.Unlock()
 	cancel()
-	c.threads.Wait()
 }
 
 func (c *cleaner) loop(ctx context.Context, backoff time.Duration) {
@@ -302,7 +306,7 @@ func (c *cleaner) release(l *Log, work *compaction, err error, now time.Time, to
 	s.RecordsRead += r.recordsRead
 	s.RecordsRetained += r.kept
 	s.KeylessRecords += r.keyless
-	s.MaxBufferUtilization, s.MaxCleanTime = int(100*r.mapUtilization), took
+	s.MaxBufferUtilization, s.LastCleanTime = int(100*r.mapUtilization), took
 	e := c.m.opts.Log.Debug()
 	if r.keyless > 0 {
 		e = c.m.opts.Log.Warn().Int64("without_key", r.keyless)

@@ -546,3 +546,58 @@ func randomSchedule(t *testing.T, rng *rand.Rand) {
 		wantAnswer(t, goCall(r, 0, get(k)), "v")
 	}
 }
+
+// Effects leave when the records of their result are committed, in order, and
+// not at all if the records are lost.
+func TestEffectsWaitForTheirRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog(false)
+		var effects []string
+		r, err := New(Options[*register]{
+			Name: "test", NewShard: func(int32) *register {
+				s := newRegister(0)
+				s.onLoaded = func(time.Time) Result { return Result{Effects: []any{"loaded"}} }
+				return s
+			}, Now: time.Now, Log: zerolog.Nop(), MaxBatchBytes: 1000, LoadBufferBytes: 64,
+			OnEffect: func(partition, epoch int32, effect any) {
+				effects = append(effects, fmt.Sprint(partition, "@", epoch, ":", effect))
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		want := func(want ...string) {
+			t.Helper()
+			synctest.Wait()
+			if fmt.Sprint(effects) != fmt.Sprint(want) {
+				t.Fatalf("effects %v, want %v", effects, want)
+			}
+		}
+		with := func(effect string) Handler[*register] {
+			return func(s *register, now time.Time, ticket Ticket) Result {
+				res := put(effect, "v")(s, now, ticket)
+				res.Effects = []any{effect}
+				return res
+			}
+		}
+		r.Elected(0, 3, log)
+		want("0@3:loaded")
+		c := goCall(r, 0, with("a"))
+		d := goCall(r, 0, with("b"))
+		wantParked(t, c)
+		wantParked(t, d)
+		want("0@3:loaded")
+		log.raise(2)
+		synctest.Wait()
+		if len(effects) != 3 {
+			t.Fatalf("effects %v", effects)
+		}
+		log.setFail(kerr.NotEnoughReplicas)
+		wantError(t, goCall(r, 0, with("lost")), kerr.NotEnoughReplicas)
+		synctest.Wait()
+		if len(effects) != 4 || effects[3] != "0@3:loaded" {
+			t.Fatalf("effects %v", effects)
+		}
+	})
+}

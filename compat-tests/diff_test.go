@@ -288,9 +288,13 @@ type script struct {
 
 func newScript(t *testing.T, b *harness.Broker, prefix string, versions map[int16][2]int16) *script {
 	host, port, _ := strings.Cut(b.Addr, ":")
+	mask := []string{b.Addr, "<address>", ":" + port, ":<port>", host + ":", "<host>:", prefix, "P-"}
+	if b.DataDir != "" {
+		mask = append(mask, b.DataDir, "<data>")
+	}
 	s := &script{
 		t: t, b: b, prefix: prefix, versions: versions, ids: map[string][16]byte{}, answers: map[string][]string{},
-		n: wire.NewNormal(strings.NewReplacer(b.Addr, "<address>", ":"+port, ":<port>", host+":", "<host>:", b.DataDir, "<data>", prefix, "P-")),
+		n: wire.NewNormal(strings.NewReplacer(mask...)),
 		// A fixed moment, so that batches are the same bytes for both brokers.
 		base: scriptBase,
 	}

@@ -135,7 +135,9 @@ func TestProduceErrors(t *testing.T) {
 	}
 }
 
-// TestTransactionalProduce: only the transactional batch of a request fails.
+// TestTransactionalProduce: only the transactional batch of a request fails. It
+// does with what makes producers try again, since this broker runs no
+// transaction coordinator that could know of its transaction.
 func TestTransactionalProduce(t *testing.T) {
 	b := startBroker(t, nil)
 	id := b.createTopic("t", 2, nil)
@@ -144,7 +146,7 @@ func TestTransactionalProduce(t *testing.T) {
 	addRecords(r, "t", id, 0, records(protocol.BatchParams{Transactional: true, Producer: &protocol.Producer{ID: 4242}}, 1, 10))
 	addRecords(r, "t", id, 1, records(protocol.BatchParams{}, 1, 10))
 	resp := b.dial().ask(r).(*kmsg.ProduceResponse)
-	if got := resp.Topics[0].Partitions[0].ErrorCode; got != kerr.InvalidProducerIDMapping.Code {
+	if got := resp.Topics[0].Partitions[0].ErrorCode; got != kerr.NotEnoughReplicas.Code {
 		t.Errorf("transactional batch: %d", got)
 	}
 	if got := resp.Topics[1].Partitions[0]; got.ErrorCode != 0 || got.BaseOffset != 0 {

@@ -345,6 +345,14 @@ func TestConnectionLimits(t *testing.T) {
 		await(t, func() bool { return b.s.o.Metrics.Open() == 1 })
 		b.dial().ask(apiVersionsRequest(0))
 	})
+	t.Run("descriptors", func(t *testing.T) {
+		limit := uint64(1 << 20)
+		b := startBroker(t, func(o *Options) { o.MaxDescriptor = limit })
+		b.dial().ask(apiVersionsRequest(0))
+		b = startBroker(t, func(o *Options) { o.MaxDescriptor = 3 }) // standard error is the highest below
+		b.dial().expectClosed()
+		b.mem.dial(t) // has none
+	})
 	t.Run("overrides", func(t *testing.T) {
 		addrs := map[netip.Addr]int{netip.MustParseAddr("127.0.0.1"): 1}
 		b := startBroker(t, func(o *Options) { o.MaxConnectionsByAddr = addrs })

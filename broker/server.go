@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gregor-broker/gregor/broker/handler"
@@ -43,6 +44,10 @@ type Options struct {
 	// closed at once.
 	MaxConnectionsPerIP  int
 	MaxConnectionsByAddr map[netip.Addr]int
+	// MaxDescriptor refuses connections whose file descriptor is not below it,
+	// 0 for no limit. Descriptors are given out from the lowest, so it keeps
+	// those above it for the logs, whatever number of clients come.
+	MaxDescriptor uint64
 	// SendBuffer and ReceiveBuffer are the sizes of the socket's buffers, 0
 	// for what the operating system chooses (and adapts).
 	SendBuffer, ReceiveBuffer int
@@ -198,13 +203,17 @@ func (s *Server) awaitRoom() bool {
 // start registers the connection and serves it on a goroutine of its own, or
 // closes it when its address has too many.
 func (s *Server) start(nc net.Conn, listener string) {
+	if s.o.MaxDescriptor > 0 && descriptor(nc) >= s.o.MaxDescriptor {
+		s.refuse(nc)
+		s.o.Log.Debug().Str("listener", listener).Msg("refusing a connection: too many files are open")
+		return
+	}
 	addr := addrOf(nc)
 	c := newConn(s, nc, listener, addr)
 	s.mu.Lock()
 	if s.closing || s.tooManyLocked(addr) {
 		s.mu.Unlock()
-		s.o.Metrics.refused.Add(1)
-		_ = nc.Close()
+		s.refuse(nc)
 		return
 	}
 	s.conns[c] = struct{}{}
@@ -217,6 +226,25 @@ func (s *Server) start(nc net.Conn, listener string) {
 		defer s.ended(c)
 		c.serve()
 	}()
+}
+
+func (s *Server) refuse(nc net.Conn) {
+	s.o.Metrics.refused.Add(1)
+	_ = nc.Close()
+}
+
+// descriptor is the connection's file descriptor, 0 where there is none.
+func descriptor(nc net.Conn) (n uint64) {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return 0
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return 0 // closed already; reading will tell
+	}
+	_ = raw.Control(func(fd uintptr) { n = uint64(fd) })
+	return n
 }
 
 func (s *Server) tooManyLocked(addr netip.Addr) bool {

@@ -17,6 +17,7 @@ import (
 	"github.com/gregor-broker/gregor/controller"
 	"github.com/gregor-broker/gregor/metadata"
 	"github.com/gregor-broker/gregor/storage"
+	"github.com/gregor-broker/gregor/storage/vfs"
 )
 
 func serverOptions(ctx context.Context, v *config.Values, h *handler.Broker, log zerolog.Logger, m *broker.Metrics) (broker.Options, error) {
@@ -31,6 +32,7 @@ func serverOptions(ctx context.Context, v *config.Values, h *handler.Broker, log
 		MaxConnections:       unlimited(v.Int("max.connections")),
 		MaxConnectionsPerIP:  unlimited(v.Int("max.connections.per.ip")),
 		MaxConnectionsByAddr: overrides,
+		MaxDescriptor:        descriptorsForClients(vfs.MaxOpen()),
 		SendBuffer:           systemDefault(v, "socket.send.buffer.bytes"),
 		ReceiveBuffer:        systemDefault(v, "socket.receive.buffer.bytes"),
 	}
@@ -38,6 +40,13 @@ func serverOptions(ctx context.Context, v *config.Values, h *handler.Broker, log
 		o.RequestMemory = n
 	}
 	return o, nil
+}
+
+// descriptorsForClients is what connections may take of the process's file
+// descriptors: the rest stays free for the logs, so that a flood of connections
+// cannot keep the broker from writing its files.
+func descriptorsForClients(limit uint64) uint64 {
+	return limit - min(max(limit/8, 64), 1024, limit/2)
 }
 
 // connectionOverrides reads max.connections.per.ip.overrides, host:count pairs.

@@ -173,7 +173,9 @@ func (m *Manager) flushByTime(now time.Time) {
 func (m *Manager) writeAllEpochs() {
 	for _, l := range m.all() {
 		l.hk.Lock()
-		_ = l.writeEpochs() // an error has taken the directory offline
+		if err := l.writeEpochs(); err != nil {
+			_ = l.dir.failOpen(err)
+		}
 		l.hk.Unlock()
 	}
 }

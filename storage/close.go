@@ -52,12 +52,22 @@ func (m *Manager) markClean(d *logDir) error {
 	return writeFileAtomic(d.fs, path.Join(d.path, cleanShutdownFile), formatCleanShutdown(m.brokerEpoch.Load()))
 }
 
+// neverUsed says that the log was made since the start and that nothing of it is durable or has to be: it holds no
+// record. Thousands of these must not hold up the end. Under hk and mu.
+func (l *Log) neverUsed() bool {
+	return !l.touched && l.parentUnsynced && l.tail.end == 0 && l.tail.size == 0 && len(*l.segs.Load()) == 1 && l.spare == nil
+}
+
 // close flushes a log and leaves on disk all that a clean start needs. Appends fail from here on.
 func (l *Log) close() error {
 	l.hk.Lock()
 	defer l.hk.Unlock()
 	l.mu.Lock()
 	l.closed = true
+	if l.neverUsed() {
+		l.mu.Unlock()
+		return l.dir.err()
+	}
 	touched, end := l.touched, l.tail.end
 	var snapshot []byte
 	if touched {

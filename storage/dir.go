@@ -58,8 +58,8 @@ func (d *logDir) fail(err error) error {
 	return d.failure.Load()
 }
 
-// failOpen is fail for an error of opening or making a file, before which nothing was changed: running out of descriptors
-// fails the request, not the directory.
+// failOpen is fail for an error of opening or making a file, before which nothing was changed that cannot be done again:
+// running out of descriptors fails the request, not the directory.
 func (d *logDir) failOpen(err error) error {
 	if vfs.TooManyOpen(err) {
 		return clientErrorf(kerr.KafkaStorageError, "%v", err)
@@ -198,7 +198,7 @@ func (d *logDir) writeCheckpointLocked(file string, offsets map[TopicPartition]i
 		return nil
 	}
 	if err := writeFileAtomic(d.fs, path.Join(d.path, file), formatOffsets(offsets)); err != nil {
-		return d.fail(err)
+		return d.failOpen(err) // not in written: the next checkpoint tries again
 	}
 	d.written[file] = offsets
 	return nil

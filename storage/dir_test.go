@@ -110,6 +110,59 @@ func TestTooManyOpenFiles(t *testing.T) {
 	}
 }
 
+// TestTooManyOpenFilesBehindTheScenes: what the broker writes by itself is tried again, and a log that could not be made
+// leaves the others alone.
+func TestTooManyOpenFilesBehindTheScenes(t *testing.T) {
+	mem := vfs.NewMem()
+	faulty := vfs.NewFaulty(mem, nil)
+	m, err := Open(Options{FS: faulty, Dirs: []string{"data"}, NodeID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := m.CreateLog(TopicPartition{"t", 0}, TopicID{1}, DefaultLogConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.AssignEpoch(3, 0)
+	if _, err := l.AppendAsLeader(guardBatch(10, protocol.BatchParams{}), AppendOptions{LeaderEpoch: 3, Version: 9}); err != nil {
+		t.Fatal(err)
+	}
+	faulty.SetRule(func(op vfs.Op) *vfs.Fault {
+		if op.Kind == vfs.OpCreate || op.Kind == vfs.OpOpen || op.Kind == vfs.OpSyncDir {
+			return &vfs.Fault{Err: syscall.EMFILE}
+		}
+		return nil
+	})
+	other := TopicPartition{"t", 1}
+	if _, err := m.CreateLog(other, TopicID{1}, DefaultLogConfig()); !errors.Is(err, kerr.KafkaStorageError) {
+		t.Fatal(err)
+	}
+	if err := l.Flush(); !errors.Is(err, kerr.KafkaStorageError) {
+		t.Fatal(err)
+	}
+	if err := m.checkpoint(m.dirs[0], highWatermarkFile); !errors.Is(err, kerr.KafkaStorageError) {
+		t.Fatal(err)
+	}
+	faulty.SetRule(nil)
+	if err := m.dirs[0].err(); err != nil {
+		t.Fatalf("the directory is offline: %v", err)
+	}
+	if _, err := m.CreateLog(other, TopicID{1}, DefaultLogConfig()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.Flush(), m.checkpoint(m.dirs[0], highWatermarkFile)); err != nil {
+		t.Fatal(err)
+	}
+	// All that was flushed is there after a power cut.
+	if m, err = Open(Options{FS: mem.CrashClone(1), Dirs: []string{"data"}, NodeID: 1}); err != nil {
+		t.Fatal(err)
+	}
+	again := m.Log(TopicPartition{"t", 0})
+	if again == nil || again.LogEndOffset() != 1 || again.LatestEpoch() != 3 {
+		t.Fatalf("%+v", again)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	fs := vfs.NewMem()
 	open := func(o Options) error {

@@ -52,7 +52,12 @@ func (l *Log) flush(active bool) error {
 	}
 	l.mu.Unlock()
 	if err := l.syncAll(dirty); err != nil {
-		return l.dir.fail(err)
+		l.mu.Lock()
+		for _, s := range dirty {
+			s.unsynced = true // the next flush tries again, if the directory lives
+		}
+		l.mu.Unlock()
+		return l.dir.failOpen(err)
 	}
 	if end > l.recoveryPoint.Load() {
 		l.recoveryPoint.Store(end)
@@ -115,7 +120,8 @@ func (l *Log) syncSegment(s *segment) error {
 	return nil
 }
 
-// writeEpochs brings the leader-epoch file up to date. Under hk.
+// writeEpochs brings the leader-epoch file up to date. What an error means for the directory is the caller's to say.
+// Under hk.
 func (l *Log) writeEpochs() error {
 	l.epochMu.Lock()
 	dirty := l.epochs.dirty
@@ -126,7 +132,10 @@ func (l *Log) writeEpochs() error {
 		return nil
 	}
 	if err := writeFileAtomic(l.fs, path.Join(l.path, epochFile), formatEpochs(entries)); err != nil {
-		return l.dir.fail(err)
+		l.epochMu.Lock()
+		l.epochs.dirty = true
+		l.epochMu.Unlock()
+		return err
 	}
 	return nil
 }

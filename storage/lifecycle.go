@@ -60,7 +60,8 @@ func (m *Manager) CreateLog(tp TopicPartition, id TopicID, cfg LogConfig) (*Log,
 	}
 	l := m.newLog(d, tp, cfg)
 	if err := l.create(id); err != nil {
-		return nil, d.fail(err)
+		// What was made of it holds no record: a later attempt, or the next start, goes on from there.
+		return nil, d.failOpen(err)
 	}
 	m.logs[tp] = l
 	d.logs++

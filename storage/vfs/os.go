@@ -16,6 +16,15 @@ func TooManyOpen(err error) bool { return errors.Is(err, unix.EMFILE) || errors.
 // NoSpace says that err comes from a volume or a quota that is full.
 func NoSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
+// MaxOpen is how many file descriptors this process may have open; 0 if that cannot be told.
+func MaxOpen() uint64 {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return uint64(limit.Cur) //nolint:unconvert // signed on some systems
+}
+
 // OS is the file system of the operating system.
 type OS struct{}
 

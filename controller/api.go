@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/gregor-broker/gregor/metadata"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -140,4 +141,31 @@ func unavailable(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", kerr.RequestTimedOut, err)
 	}
 	return fmt.Errorf("%w: %w", kerr.CoordinatorLoadInProgress, err)
+}
+
+// ElectLeaders carries out elections that an operator asks for; nil topics
+// stand for all partitions. See metadata.ElectLeaders.
+func (c *Controller) ElectLeaders(ctx context.Context, kind metadata.ElectionType, topics []metadata.TopicPartitions) ([]metadata.PartitionResult, error) {
+	return c.partitionRequest(ctx, func(img *metadata.Image) ([]metadata.PartitionResult, []metadata.Plan) {
+		return metadata.ElectLeaders(img, &c.env, kind, topics)
+	})
+}
+
+// Reassign begins, changes and undoes reassignments. See metadata.Reassign.
+func (c *Controller) Reassign(ctx context.Context, asked []metadata.Reassignment, allowRFChange bool) ([]metadata.PartitionResult, error) {
+	return c.partitionRequest(ctx, func(img *metadata.Image) ([]metadata.PartitionResult, []metadata.Plan) {
+		return metadata.Reassign(img, &c.env, asked, allowRFChange)
+	})
+}
+
+func (c *Controller) partitionRequest(ctx context.Context, decide func(*metadata.Image) ([]metadata.PartitionResult, []metadata.Plan)) ([]metadata.PartitionResult, error) {
+	var results []metadata.PartitionResult
+	err := c.submit(&request{ctx: ctx, decide: func(img *metadata.Image, _ bool) (plans []metadata.Plan, ok bool) {
+		results, plans = decide(img)
+		return plans, !slices.ContainsFunc(results, func(r metadata.PartitionResult) bool { return r.Err != nil })
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
 }

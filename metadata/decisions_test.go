@@ -134,6 +134,23 @@ func (s *script) run() {
 	case "alter":
 		s.alter()
 		s.settle()
+	case "elect":
+		var topics []metadata.TopicPartitions
+		if name != "" {
+			topics = []metadata.TopicPartitions{{Topic: name, Partitions: []int32{int32(s.intArg("partition", 0))}}}
+		}
+		s.partitions(metadata.ElectLeaders(s.img, s.env, metadata.ElectionType(s.intArg("type", 0)), topics))
+	case "reassign":
+		var asked []metadata.Reassignment
+		for _, a := range s.assignment() {
+			asked = append(asked, metadata.Reassignment{Topic: name, Partition: a.Partition, Replicas: a.Replicas})
+		}
+		s.partitions(metadata.Reassign(s.img, s.env, asked, !s.d.HasArg("same-rf")))
+	case "isr": // what an AlterPartition of the leader does
+		for _, a := range s.assignment() {
+			s.commit([]metadata.Change{metadata.SetISR(s.img.Topic(name), a.Partition, a.Replicas)})
+		}
+		s.show()
 	case "show":
 		s.show()
 	default:
@@ -191,6 +208,18 @@ func (s *script) topics(decisions []metadata.TopicDecision) {
 		s.commit(append(d.Plan.Stage, d.Plan.Commit...))
 		s.show()
 	}
+}
+
+func (s *script) partitions(results []metadata.PartitionResult, plans []metadata.Plan) {
+	for _, r := range results {
+		if r.Err != nil {
+			s.printf("%s-%d %s %s", r.Topic, r.Partition, codeOf(r.Err), r.Message)
+		}
+	}
+	for _, p := range plans {
+		s.commit(p.Commit)
+	}
+	s.show()
 }
 
 func codeOf(err error) string {
@@ -408,7 +437,7 @@ func rest(p *metadata.Partition) (s string) {
 	for _, set := range []struct {
 		name string
 		ids  []int32
-	}{{"elr", p.ELR}, {"last", p.LastKnownELR}, {"offline", p.OfflineReplicas}} {
+	}{{"elr", p.ELR}, {"last", p.LastKnownELR}, {"offline", p.OfflineReplicas}, {"adding", p.Adding}, {"removing", p.Removing}} {
 		if len(set.ids) > 0 {
 			s += fmt.Sprintf(" %s %v", set.name, set.ids)
 		}

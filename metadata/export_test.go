@@ -114,3 +114,11 @@ func IncarnationOf(i *Image, id int32) ID {
 	}
 	return ID{}
 }
+
+// SetISR is the change that gives a partition another ISR.
+func SetISR(t *Topic, n int32, isr []int32) Change {
+	p := *t.Partitions[n]
+	p.ISR = isr
+	p.PartitionEpoch++
+	return putPart(t.ID, n, &p, p.Revision)
+}

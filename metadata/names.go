@@ -9,9 +9,9 @@ import (
 // maxTopicName is the longest topic name, in bytes.
 const maxTopicName = 249
 
-// clusterMetadataTopic is the name that KRaft keeps for itself. Clients know it
+// ClusterMetadataTopic is the name that KRaft keeps for itself. Clients know it
 // as reserved, so nobody gets it here either.
-const clusterMetadataTopic = "__cluster_metadata"
+const ClusterMetadataTopic = "__cluster_metadata"
 
 // IsInternal says whether a topic belongs to the coordinators.
 func IsInternal(name string) bool {

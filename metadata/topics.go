@@ -30,8 +30,8 @@ func CreateTopics(img *Image, env *Env, topics []NewTopic) []TopicDecision {
 		switch {
 		case names[t.Name] > 1:
 			d.Result.fail(kerr.InvalidRequest, "Duplicate topic name.")
-		case t.Name == clusterMetadataTopic:
-			d.Result.fail(kerr.InvalidRequest, "Creation of internal topic "+clusterMetadataTopic+" is prohibited.")
+		case t.Name == ClusterMetadataTopic:
+			d.Result.fail(kerr.InvalidRequest, "Creation of internal topic "+ClusterMetadataTopic+" is prohibited.")
 		case total > maxPartitionsPerRequest:
 			d.Result.fail(kerr.PolicyViolation, "Excessively large number of partitions per request.")
 		default:

@@ -71,6 +71,8 @@ type Cluster interface {
 	DeleteTopics(ctx context.Context, topics []metadata.TopicRef) []metadata.TopicResult
 	CreatePartitions(ctx context.Context, topics []metadata.NewPartitions, validateOnly bool) []metadata.TopicResult
 	AlterConfigs(ctx context.Context, alterations []metadata.ConfigAlteration, validateOnly bool) []metadata.ConfigResult
+	ElectLeaders(ctx context.Context, kind metadata.ElectionType, topics []metadata.TopicPartitions) ([]metadata.PartitionResult, error)
+	Reassign(ctx context.Context, asked []metadata.Reassignment, allowRFChange bool) ([]metadata.PartitionResult, error)
 	// AllocateProducerIDs reserves count producer ids from first on.
 	AllocateProducerIDs(ctx context.Context) (first int64, count int32, err error)
 }

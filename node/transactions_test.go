@@ -721,3 +721,172 @@ func (s *scribe) play() {
 	s.list(2, nil, nil, -1, ptr("(*"))
 	s.list(2, []string{"Empty"}, nil, -1, ptr(".*list.*"))
 }
+
+// txnNodes starts the same node again and again.
+type txnNodes struct {
+	t     *testing.T
+	store *memstore.Store
+	fs    *vfs.Mem
+}
+
+func newTxnNodes(t *testing.T) *txnNodes {
+	return &txnNodes{t, memstore.New(), vfs.NewMem()}
+}
+
+func (x *txnNodes) start() (*Node, *scribe) {
+	x.t.Helper()
+	n := startNode(x.t, Options{Store: x.store, FS: x.fs}, "transaction.state.log.num.partitions=1", "offsets.topic.num.partitions=1")
+	awaitLoaded(n)
+	return n, newScribe(x.t, n.Addr(""), "")
+}
+
+// awaitLoaded returns when the coordinators have loaded what there is.
+func awaitLoaded(n *Node) {
+	loading := func() bool {
+		for _, partitions := range []map[int32]bool{n.txns.Partitions(), n.groups.Partitions()} {
+			for _, loaded := range partitions {
+				if !loaded {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	for began := time.Now(); loading() && time.Since(began) < 20*time.Second; {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (s *scribe) topics(names ...string) {
+	s.t.Helper()
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.TimeoutMillis = 10000
+	for _, name := range names {
+		rt := kmsg.NewCreateTopicsRequestTopic()
+		rt.Topic, rt.NumPartitions, rt.ReplicationFactor = name, 2, 1
+		req.Topics = append(req.Topics, rt)
+	}
+	s.ask(req, 5)
+	for _, kind := range []int8{0, 1} {
+		f := kmsg.NewPtrFindCoordinatorRequest()
+		f.CoordinatorType, f.CoordinatorKeys = kind, []string{"x"}
+		s.ask(f, 4)
+	}
+}
+
+func (s *scribe) last(want string) {
+	s.t.Helper()
+	if got := s.lines[len(s.lines)-1]; got != want {
+		s.t.Fatalf("got  %s\nwant %s", got, want)
+	}
+}
+
+// A transaction goes on over a restart of its broker, on which everything it
+// knows is soft but the logs.
+func TestTransactionOverRestart(t *testing.T) {
+	x := newTxnNodes(t)
+	n, s := x.start()
+	s.topics("a")
+	id := "x"
+	p := s.init(5, id, 60000, nobody)
+	s.produce(12, &id, p, 0, true, "a:0")
+	s.commitOffset(5, id, p, "g", -1, "a:0")
+	stopNode(t, n)
+	n, s = x.start()
+	s.produce(12, &id, p, 1, true, "a:0", "a:1")
+	s.last(`produce v12 "x" P0/0 sequence 1: a-0 NONE at 1, a-1 OUT_OF_ORDER_SEQUENCE_NUMBER at -1`)
+	s.produce(12, &id, p, 0, true, "a:1")
+	s.fetchOffset("g", "a:0", true)
+	s.last("fetch offset stable true: UNSTABLE_OFFSET_COMMIT -1")
+	next := s.end(5, id, p, true)
+	s.describe(id)
+	s.last(`describe "x": NONE CompleteCommit P0/1 timeout 60000 started []`)
+	s.fetchOffset("g", "a:0", true)
+	s.last("fetch offset stable true: NONE 42")
+	for _, tp := range []string{"a:0", "a:1"} {
+		s.fetchBounds(tp)
+	}
+	stopNode(t, n)
+	_, s = x.start()
+	s.end(5, id, p, true) // a retry of long ago
+	s.produce(12, &id, p, 2, true, "a:0")
+	s.last(`produce v12 "x" P0/0 sequence 2: a-0 INVALID_PRODUCER_EPOCH at -1`)
+	s.produce(12, &id, next, 0, true, "a:0")
+	s.fetchBounds("a:0")
+	s.last("fetch a:0 isolation 1: NONE high watermark 4 last stable 3 aborted [] batches [0:data P0/0 1:data P0/0 2:commit P0/1]")
+}
+
+// A broker that ends between the decision and its markers writes them when it is
+// back.
+func TestMarkersAfterRestart(t *testing.T) {
+	for _, commit := range []bool{true, false} {
+		x := newTxnNodes(t)
+		n, s := x.start()
+		s.topics("a")
+		id := "x"
+		p := s.init(5, id, 60000, nobody)
+		s.produce(12, &id, p, 0, true, "a:0", "a:1")
+		s.commitOffset(5, id, p, "g", -1, "a:0")
+		n.markers.Close()
+		s.end(5, id, p, commit)
+		stopNode(t, n)
+
+		_, s = x.start()
+		s.describe(id)
+		kind, offset := "commit", 42
+		if commit {
+			s.last(`describe "x": NONE CompleteCommit P0/1 timeout 60000 started []`)
+		} else {
+			s.last(`describe "x": NONE CompleteAbort P0/1 timeout 60000 started []`)
+			kind, offset = "abort", -1
+		}
+		s.fetchOffset("g", "a:0", true)
+		s.last(fmt.Sprintf("fetch offset stable true: NONE %d", offset))
+		s.fetchBounds("a:1")
+		if got, want := s.lines[len(s.lines)-1], fmt.Sprintf("batches [0:data P0/0 1:%s P0/1]", kind); !strings.HasSuffix(got, want) {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	}
+}
+
+// Partitions that were deleted meanwhile do not keep a transaction from ending.
+func TestTransactionOnDeletedTopic(t *testing.T) {
+	n, s := newTxnNodes(t).start()
+	s.topics("a", "b")
+	id := "x"
+	p := s.init(5, id, 60000, nobody)
+	s.produce(12, &id, p, 0, true, "a:0", "b:0")
+	del := kmsg.NewPtrDeleteTopicsRequest()
+	del.TopicNames, del.TimeoutMillis = []string{"b"}, 10000
+	s.ask(del, 5)
+	s.end(5, id, p, true)
+	s.describe(id)
+	s.last(`describe "x": NONE CompleteCommit P0/1 timeout 60000 started []`)
+	_ = n
+}
+
+// The time of a transaction is over: it is aborted, and its producer fenced.
+func TestTransactionTimeout(t *testing.T) {
+	n := startNode(t, Options{Store: memstore.New(), FS: vfs.NewMem()}, "transaction.state.log.num.partitions=1", "offsets.topic.num.partitions=1",
+		"transaction.abort.timed.out.transaction.cleanup.interval.ms=20")
+	s := newScribe(t, n.Addr(""), "")
+	s.topics("a")
+	id := "x"
+	p := s.init(5, id, 50, nobody)
+	s.produce(12, &id, p, 0, true, "a:0")
+	req := kmsg.NewPtrDescribeTransactionsRequest()
+	req.TransactionalIDs = []string{id}
+	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		state := s.ask(req, 0).(*kmsg.DescribeTransactionsResponse).TransactionStates[0].State
+		if state == "CompleteAbort" {
+			break
+		}
+		if time.Since(began) > 20*time.Second {
+			t.Fatalf("still %s", state)
+		}
+	}
+	s.produce(12, &id, p, 1, true, "a:0")
+	s.last(`produce v12 "x" P0/0 sequence 1: a-0 INVALID_PRODUCER_EPOCH at -1`)
+	s.fetchBounds("a:0")
+	s.last("fetch a:0 isolation 1: NONE high watermark 2 last stable 2 aborted [P0 from 0] batches [0:data P0/0 1:abort P0/1]")
+}

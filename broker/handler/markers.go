@@ -129,10 +129,10 @@ func (m *Markers) run(ctx context.Context, j *markerJob) {
 			m.log(j).Warn().Msg("another broker coordinates the transaction now: its markers are that one's to write")
 			return
 		}
-		if len(left) == 0 && !m.complete(ctx, j) {
+		if ctx.Err() != nil {
 			return
 		}
-		if ctx.Err() != nil {
+		if len(left) == 0 && !m.complete(ctx, j) {
 			return
 		}
 		select {

@@ -12,10 +12,6 @@ type Record struct {
 type Producer struct {
 	ID    int64
 	Epoch int16
-	// Guard is the proof that the transaction coordinator knows of the
-	// partition, for the log to check (KIP-890); 0 if none is needed. It is
-	// not part of what is written.
-	Guard uint64
 }
 
 // Marker ends the transaction of a producer on this partition.

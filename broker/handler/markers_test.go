@@ -1,0 +1,195 @@
+package handler_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gregor-broker/gregor/broker/handler"
+	"github.com/gregor-broker/gregor/coordinator/runtime"
+	"github.com/gregor-broker/gregor/coordinator/txn"
+	"github.com/gregor-broker/gregor/metadata"
+)
+
+// completions counts the calls of Complete.
+type completions struct {
+	mu   sync.Mutex
+	n    int
+	errs []error // given first
+}
+
+func (c *completions) Call(context.Context, int32, runtime.Handler[*txn.Shard]) (any, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.errs) > 0 {
+		err := c.errs[0]
+		c.errs = c.errs[1:]
+		return nil, err
+	}
+	c.n++
+	return nil, nil
+}
+
+func (c *completions) Partitions() map[int32]bool { return nil }
+
+func (c *completions) want(t *testing.T, n int) {
+	t.Helper()
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n != n {
+		t.Fatalf("completed %d times, want %d", c.n, n)
+	}
+}
+
+// peer answers requests for markers, one after the other.
+type peer struct {
+	answers chan func(ctx context.Context, req *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error)
+}
+
+func (p peer) Request(ctx context.Context, _ int32, req kmsg.Request) (kmsg.Response, error) {
+	select {
+	case answer := <-p.answers:
+		return answer(ctx, req.(*kmsg.WriteTxnMarkersRequest))
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func wrote(codes ...int16) func(context.Context, *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error) {
+	return func(_ context.Context, req *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error) {
+		resp := kmsg.NewPtrWriteTxnMarkersResponse()
+		m := kmsg.NewWriteTxnMarkersResponseMarker()
+		for i, t := range req.Markers[0].Topics {
+			rt := kmsg.NewWriteTxnMarkersResponseMarkerTopic()
+			rt.Topic = t.Topic
+			rp := kmsg.NewWriteTxnMarkersResponseMarkerTopicPartition()
+			rp.Partition, rp.ErrorCode = t.Partitions[0], codes[i]
+			rt.Partitions = append(rt.Partitions, rp)
+			m.Topics = append(m.Topics, rt)
+		}
+		resp.Markers = append(resp.Markers, m)
+		return resp, nil
+	}
+}
+
+// elsewhere is an image in which broker 1 leads all partitions of t, and Markers
+// are those of broker 9.
+func elsewhere(t *testing.T) *metadata.Image {
+	l := newLab(t)
+	l.create("t", 2, nil)
+	return l.controller.Image()
+}
+
+func remoteMarkers(img *metadata.Image, p peer, c *completions) *handler.Markers {
+	return handler.NewMarkers(handler.MarkersOptions{
+		NodeID: 9, Image: func() *metadata.Image { return img }, Transactions: c, Peers: p,
+		Now: time.Now, Log: zerolog.Nop(), Timeout: time.Second,
+	})
+}
+
+func twoMarkers() txn.SendMarkers {
+	return txn.SendMarkers{
+		TransactionalID: "x", ProducerID: 7, Epoch: 3, Commit: true, Version: 2,
+		Partitions: []txn.TopicPartition{{Topic: "t", Partition: 0}, {Topic: "t", Partition: 1}, {Topic: "gone", Partition: 0}, {Topic: "t", Partition: 2}},
+	}
+}
+
+func TestMarkersAreTriedUntilAllAreWritten(t *testing.T) {
+	img := elsewhere(t)
+	synctest.Test(t, func(t *testing.T) {
+		p, c := peer{make(chan func(context.Context, *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error))}, &completions{errs: []error{kerr.CoordinatorLoadInProgress}}
+		m := remoteMarkers(img, p, c)
+		defer m.Close()
+		m.Send(0, 5, twoMarkers())
+		p.answers <- func(_ context.Context, req *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error) {
+			// Not to what does not exist.
+			if got := req.Markers[0]; len(got.Topics) != 2 || got.CoordinatorEpoch != 5 || got.TransactionVersion != 2 || !got.Committed || got.ProducerEpoch != 3 {
+				t.Errorf("marker %+v", got)
+			}
+			return nil, errors.New("connection refused")
+		}
+		p.answers <- wrote(kerr.NotLeaderForPartition.Code, 0)
+		c.want(t, 0)
+		p.answers <- func(ctx context.Context, req *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error) {
+			if got := req.Markers[0].Topics; len(got) != 1 || got[0].Partitions[0] != 0 {
+				t.Errorf("tried again on %+v, only partition 0 is left", got)
+			}
+			return wrote(kerr.InvalidProducerEpoch.Code)(ctx, req) // it has ended there
+		}
+		time.Sleep(time.Minute) // of the bubble: the completion is tried again too
+		c.want(t, 1)
+	})
+}
+
+func TestFencedCoordinatorCompletesNothing(t *testing.T) {
+	img := elsewhere(t)
+	synctest.Test(t, func(t *testing.T) {
+		p, c := peer{make(chan func(context.Context, *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error))}, &completions{}
+		m := remoteMarkers(img, p, c)
+		defer m.Close()
+		m.Send(0, 5, twoMarkers())
+		p.answers <- wrote(0, kerr.TransactionCoordinatorFenced.Code)
+		time.Sleep(time.Minute)
+		c.want(t, 0)
+	})
+}
+
+// Of a transactional id there is one job: a second one that writes late could
+// end the next transaction.
+func TestOneMarkerJobForATransactionalID(t *testing.T) {
+	img := elsewhere(t)
+	synctest.Test(t, func(t *testing.T) {
+		p, c := peer{make(chan func(context.Context, *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error))}, &completions{}
+		m := remoteMarkers(img, p, c)
+		defer m.Close()
+		var running, most int
+		slow := func(ctx context.Context, req *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error) {
+			running++
+			most = max(most, running)
+			<-ctx.Done()
+			time.Sleep(time.Second) // until it notices
+			running--
+			return wrote(0, 0)(ctx, req)
+		}
+		m.Send(0, 5, twoMarkers())
+		p.answers <- slow
+		m.Send(0, 6, twoMarkers())
+		p.answers <- slow
+		m.Send(0, 7, twoMarkers())
+		p.answers <- func(ctx context.Context, req *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error) {
+			if running != 0 || most != 1 {
+				t.Errorf("%d others run, there were up to %d", running, most)
+			}
+			if got := req.Markers[0].CoordinatorEpoch; got != 7 {
+				t.Errorf("coordinator epoch %d", got)
+			}
+			return wrote(0, 0)(ctx, req)
+		}
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		c.want(t, 1)
+	})
+}
+
+func TestCloseEndsMarkers(t *testing.T) {
+	img := elsewhere(t)
+	synctest.Test(t, func(t *testing.T) {
+		c := &completions{}
+		m := handler.NewMarkers(handler.MarkersOptions{
+			NodeID: 9, Image: func() *metadata.Image { return img }, Transactions: c, Now: time.Now, Log: zerolog.Nop(), Timeout: time.Second,
+		})
+		m.Send(0, 5, twoMarkers())
+		time.Sleep(time.Hour) // nobody can be reached
+		m.Close()
+		m.Send(0, 5, twoMarkers()) // too late
+		c.want(t, 0)
+	})
+}

@@ -3,6 +3,7 @@ package handler
 import (
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gregor-broker/gregor/coordinator/group"
@@ -19,7 +20,11 @@ func heartbeat(b *Broker, r *Request) (kmsg.Response, error) {
 	})
 	if err != nil {
 		resp = req.ResponseKind().(*kmsg.HeartbeatResponse)
-		resp.ErrorCode = protocol.Code(err)
+		// A member is alive while its group is still being loaded: it learns of
+		// everything else with the next heartbeat.
+		if resp.ErrorCode = protocol.Code(err); resp.ErrorCode == kerr.CoordinatorLoadInProgress.Code {
+			resp.ErrorCode = 0
+		}
 	}
 	resp.Version = req.Version
 	return resp, nil

@@ -9,10 +9,12 @@ import (
 	"hash/crc32"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,6 +51,13 @@ type player interface {
 	play(t testing.TB, req kmsg.Request) kmsg.Response
 }
 
+// parked sends a request whose answer is only waited for by the step that asks
+// for it with awaited: a JoinGroup that waits for others.
+type (
+	parked  struct{ kmsg.Request }
+	awaited struct{ kmsg.Request }
+)
+
 // wire plays requests to a broker over TCP.
 type wire struct{ conn net.Conn }
 
@@ -80,18 +89,59 @@ func (w wire) play(t testing.TB, req kmsg.Request) kmsg.Response {
 	return resp
 }
 
+// uuid is what coordinators end the ids of members with.
+var uuid = regexp.MustCompile("[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$")
+
 // script keeps what one run learned: topic ids differ from run to run.
 type script struct {
 	ids  map[string][16]byte
 	same map[string]string // texts that differ from run to run
+	// members are the ids of groups' members, by the part of a step's name
+	// before the colon; "<x>" in a request stands for x's.
+	members map[string]string
+	answers map[kmsg.Request]chan kmsg.Response
+	// run makes the names of groups unique: they cannot all be deleted.
+	run string
 }
 
 func newScript() *script {
-	return &script{ids: make(map[string][16]byte), same: make(map[string]string)}
+	return &script{
+		ids: make(map[string][16]byte), same: make(map[string]string), members: make(map[string]string),
+		answers: make(map[kmsg.Request]chan kmsg.Response), run: fmt.Sprintf("-%08x", rand.Uint32()),
+	}
+}
+
+// play plays a step. A parked request gets a connection of its own.
+func (s *script) play(t *testing.T, p player, req kmsg.Request) kmsg.Response {
+	switch r := req.(type) {
+	case parked:
+		answer := make(chan kmsg.Response, 1)
+		s.answers[r.Request] = answer
+		if w, live := p.(wire); live {
+			conn, err := net.Dial("tcp", w.conn.RemoteAddr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			p = wire{conn}
+		}
+		go func() { answer <- p.play(t, r.Request) }()
+		if b, ok := p.(*testBroker); ok {
+			<-b.Groups.(*testGroups).parked
+		}
+		return nil
+	case awaited:
+		select {
+		case resp := <-s.answers[r.Request]:
+			return resp
+		case <-time.After(10 * time.Second):
+			t.Fatal("no answer to a parked request")
+		}
+	}
+	return p.play(t, req)
 }
 
 // run plays the steps and renders the answers.
-func (s *script) run(t *testing.T, p player, steps []step) []string {
+func (s *script) answersOf(t *testing.T, p player, steps []step) []string {
 	var out []string
 	for _, st := range steps {
 		s.fill(reflect.ValueOf(st.req))
@@ -99,11 +149,19 @@ func (s *script) run(t *testing.T, p player, steps []step) []string {
 			// Kafka answers before every part of it has taken note.
 			time.Sleep(200 * time.Millisecond)
 		}
-		resp := p.play(t, st.req)
+		resp := s.play(t, p, st.req)
+		if resp == nil {
+			out = append(out, fmt.Sprintf("%s (%s v%d)\nwaits", st.name, kmsg.NameForKey(st.req.Key()), st.req.GetVersion()))
+			continue
+		}
 		s.learn(resp)
+		s.learnMember(st.name, resp)
 		text, err := json.MarshalIndent(s.render(reflect.ValueOf(resp)), "", " ")
 		if err != nil {
 			t.Fatal(err)
+		}
+		if _, live := p.(wire); live && st.req.Key() == int16(kmsg.CreateTopics) {
+			time.Sleep(2 * time.Second)
 		}
 		if st.name == "set up" {
 			text = []byte(`"done"`)
@@ -131,6 +189,16 @@ func (s *script) fill(v reflect.Value) {
 		for i := range v.Len() {
 			s.fill(v.Index(i))
 		}
+	case reflect.Interface:
+		s.fill(v.Elem())
+	case reflect.String:
+		switch text := v.String(); {
+		case strings.HasPrefix(text, "<"):
+			v.SetString(s.members[strings.Trim(text, "<>")])
+		case strings.HasPrefix(text, "grp-") && !strings.HasSuffix(text, s.run):
+			s.same[text+s.run] = text
+			v.SetString(text + s.run)
+		}
 	case reflect.Array:
 		if id, ok := v.Interface().([16]byte); ok && string(id[:3]) == "id:" {
 			name := strings.TrimRight(string(id[3:]), "\x00")
@@ -138,6 +206,26 @@ func (s *script) fill(v reflect.Value) {
 				v.Set(reflect.ValueOf(known))
 			}
 		}
+	}
+}
+
+func (s *script) learnMember(step string, resp kmsg.Response) {
+	who, _, ok := strings.Cut(step, ": ")
+	if !ok {
+		return
+	}
+	id := ""
+	switch r := resp.(type) {
+	case *kmsg.JoinGroupResponse:
+		id = r.MemberID
+	case *kmsg.ConsumerGroupHeartbeatResponse:
+		if r.MemberID != nil {
+			id = *r.MemberID
+		}
+	}
+	if len(id) > 20 { // one that the coordinator made up
+		s.members[who] = id
+		s.same[id] = "<" + who + ">"
 	}
 }
 
@@ -241,7 +329,7 @@ func (s *script) render(v reflect.Value) any {
 		for from, to := range s.same {
 			text = strings.ReplaceAll(text, from, to)
 		}
-		return text
+		return uuid.ReplaceAllString(text, "some id")
 	}
 	return v.Interface()
 }
@@ -304,6 +392,10 @@ func (s *script) line(v any) string {
 		return out
 	}
 	switch c := v.(type) {
+	case kmsg.ListGroupsResponseGroup:
+		if !strings.HasSuffix(c.Group, s.run) {
+			return "somebody else's"
+		}
 	case kmsg.ListConfigResourcesResponseConfigResource:
 		if !strings.HasPrefix(c.Name, "adm-") && c.Name != "1" {
 			return "somebody else's"
@@ -367,7 +459,10 @@ func inNoOrder(v any) bool {
 		[]kmsg.DescribeConfigsResponseResource, []kmsg.DescribeConfigsResponseResourceConfig,
 		[]kmsg.IncrementalAlterConfigsResponseResource, []kmsg.AlterConfigsResponseResource,
 		[]kmsg.MetadataResponseTopic, []kmsg.DescribeLogDirsResponseDirTopic, []kmsg.DescribeLogDirsResponseDirTopicPartition,
-		[]kmsg.ListConfigResourcesResponseConfigResource:
+		[]kmsg.ListConfigResourcesResponseConfigResource, []kmsg.ListGroupsResponseGroup,
+		[]kmsg.DescribeGroupsResponseGroup, []kmsg.ConsumerGroupDescribeResponseGroup, []kmsg.DeleteGroupsResponseGroup,
+		[]kmsg.JoinGroupResponseMember, []kmsg.DescribeGroupsResponseGroupMember, []kmsg.ConsumerGroupDescribeResponseGroupMember,
+		[]kmsg.OffsetFetchResponseTopic, []kmsg.OffsetFetchResponseTopicPartition, []kmsg.OffsetFetchResponseGroupTopic, []kmsg.OffsetFetchResponseGroupTopicPartition:
 		return true
 	}
 	return false
@@ -414,6 +509,7 @@ func fold(raw json.RawMessage, indent string) []byte {
 func TestAsKafka(t *testing.T) {
 	all := scripts()
 	maps.Copy(all, clusterScripts())
+	maps.Copy(all, groupScripts())
 	for name, steps := range all {
 		t.Run(name, func(t *testing.T) {
 			golden := filepath.Join("testdata", "kafka", name+".txt")
@@ -428,7 +524,7 @@ func TestAsKafka(t *testing.T) {
 				defer cleanUp(t, w, steps)
 				s := newScript()
 				s.describe(t, w)
-				out := strings.Join(s.run(t, w, steps), "\n\n") + "\n"
+				out := strings.Join(s.answersOf(t, w, steps), "\n\n") + "\n"
 				if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
 					t.Fatal(err)
 				}
@@ -445,7 +541,7 @@ func TestAsKafka(t *testing.T) {
 			b := newTestBroker(t)
 			s := newScript()
 			s.describe(t, b)
-			got := s.run(t, b, steps)
+			got := s.answersOf(t, b, steps)
 			if len(got) != len(wants) {
 				t.Fatalf("%d steps, %d recorded", len(got), len(wants))
 			}

@@ -85,6 +85,7 @@ func newTestBroker(t testing.TB, overrides ...string) *testBroker {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.Groups = newTestGroups(ctrl.Image)
 	return &testBroker{Broker: b, store: store, listener: "PLAINTEXT", changed: changed}
 }
 
@@ -121,7 +122,8 @@ func (b *testBroker) play(t testing.TB, req kmsg.Request) kmsg.Response {
 	}
 	r := NewRequest()
 	r.Header.Key, r.Header.Version = req.Key(), req.GetVersion()
-	r.Conn = &ConnInfo{Listener: b.listener, Principal: "User:ANONYMOUS"}
+	r.Header.ClientID = "gregor-script"
+	r.Conn = &ConnInfo{Listener: b.listener, Principal: "User:ANONYMOUS", RemoteHost: "127.0.0.1"}
 	r.Ctx, r.Draining = context.Background(), context.Background()
 	if err := a.Decode(r, req.AppendTo(nil)); err != nil {
 		t.Fatalf("%s v%d: %v", kmsg.NameForKey(req.Key()), req.GetVersion(), err)

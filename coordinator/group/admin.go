@@ -45,8 +45,8 @@ func (s *Shard) DescribeGroup(_ time.Time, t runtime.Ticket, id string, version 
 		e.ClientID, e.ClientHost = m.client.ID, m.client.Host
 		if stable {
 			e.ProtocolMetadata = slices.Clone(m.metadata(g.protocol))
-			e.MemberAssignment = slices.Clone(m.assignment)
 		}
+		e.MemberAssignment = slices.Clone(m.assignment)
 		resp.Members = append(resp.Members, e)
 	}
 	return runtime.Result{Replies: []runtime.Reply{{Ticket: t, Response: &resp}}}

@@ -93,6 +93,10 @@ func (s *Shard) DescribeConsumerGroup(_ time.Time, t runtime.Ticket, id string) 
 	resp := kmsg.NewConsumerGroupDescribeResponseGroup()
 	resp.Group = id
 	g := s.consumer[id]
+	if id == "" {
+		resp.ErrorCode = kerr.InvalidGroupID.Code
+		return runtime.Result{Replies: []runtime.Reply{{Ticket: t, Response: &resp}}}
+	}
 	if g == nil {
 		message := "Group " + id + " not found."
 		if s.classic[id] != nil {
@@ -109,11 +113,9 @@ func (s *Shard) DescribeConsumerGroup(_ time.Time, t runtime.Ticket, id string) 
 		e.MemberID, e.InstanceID, e.RackID = m.id, m.instanceID, m.rackID
 		e.MemberEpoch, e.ClientID, e.ClientHost = m.epoch, m.client.ID, m.client.Host
 		e.SubscribedTopics = slices.Clone(m.topics)
-		if m.regex != "" {
-			regex := m.regex
-			e.SubscribedTopicRegex = &regex
-		}
-		e.Assignment = describeAssignment(img, m.assigned)
+		regex := m.regex
+		e.SubscribedTopicRegex = &regex
+		e.Assignment = describeAssignment(img, union(m.assigned, m.revoking)) // what it still has
 		e.TargetAssignment = describeAssignment(img, g.target[m.id])
 		e.MemberType = 1
 		if m.classic != nil {

@@ -87,6 +87,9 @@ type consumerGroup struct {
 	checked int64
 }
 
+// firstEpoch is that of a new group, before anybody joined.
+const firstEpoch = 1
+
 type topicIDPartition struct {
 	topic     assignor.TopicID
 	partition int32
@@ -118,7 +121,7 @@ func heldSince(epoch int32, assignments ...assignor.Assignment) map[topicIDParti
 
 func newConsumerGroup(id string) *consumerGroup {
 	return &consumerGroup{
-		id: id, members: make(map[string]*consumerMember), static: make(map[string]string),
+		id: id, epoch: firstEpoch, members: make(map[string]*consumerMember), static: make(map[string]string),
 		target: make(map[string]assignor.Assignment), regexes: make(map[string]*resolvedRegex),
 		owners: make(map[topicIDPartition]string),
 	}

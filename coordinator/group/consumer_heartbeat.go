@@ -168,8 +168,10 @@ func (s *Shard) consumerGroupFor(st *step, id, memberID string, join bool) (*con
 		s.drop(st, old)
 		s.emit(st, groupTombstone(id))
 	}
-	s.emit(st, consumerGroupRecord(id, 0, 0))
-	return s.consumer[id], nil
+	// Nothing can keep the member out now, whose records make the group.
+	g := newConsumerGroup(id)
+	s.consumer[id] = g
+	return g, nil
 }
 
 func (s *Shard) checkRoom(members int, isMember bool) error {

@@ -106,6 +106,17 @@ func overlaps(a, b assignor.Assignment) bool {
 	return false
 }
 
+func union(a, b assignor.Assignment) assignor.Assignment {
+	out := make(assignor.Assignment, len(a))
+	for tp := range partitionsOf(a, b) {
+		out[tp.topic] = append(out[tp.topic], tp.partition)
+	}
+	for _, ps := range out {
+		slices.Sort(ps)
+	}
+	return out
+}
+
 func subset(a, of assignor.Assignment) bool {
 	for t, ps := range a {
 		for _, p := range ps {

@@ -48,7 +48,11 @@ func (s *Shard) join(st *step, r *joinRequest) error {
 	}
 	if cg := s.consumer[r.Group]; cg != nil {
 		if len(cg.members) > 0 {
-			return s.joinConsumer(st, cg, r)
+			if err := s.joinConsumer(st, cg, r); err != nil {
+				r.MemberID = "" // as in Kafka, which does not repeat it here
+				return err
+			}
+			return nil
 		}
 		if r.MemberID != "" {
 			return kerr.UnknownMemberID

@@ -368,6 +368,9 @@ func (s *Shard) OffsetDelete(now time.Time, t runtime.Ticket, req *kmsg.OffsetDe
 	st := &step{now: now}
 	resp := kmsg.NewPtrOffsetDeleteResponse()
 	subscribed, err := s.subscribed(req.Group)
+	if req.Group == "" {
+		err = kerr.InvalidGroupID
+	}
 	if err != nil {
 		resp.ErrorCode = code(err)
 		st.reply(t, resp)

@@ -89,6 +89,9 @@ func TestTooManyOpenFiles(t *testing.T) {
 	faulty := vfs.NewFaulty(vfs.NewMem(), nil)
 	l := guardLog(t, faulty, "data")
 	b := func() []byte { return guardBatch(10, protocol.BatchParams{}) }
+	if _, err := l.AppendAsLeader(b(), AppendOptions{Version: 9}); err != nil {
+		t.Fatal(err)
+	}
 	faulty.SetRule(func(op vfs.Op) *vfs.Fault {
 		if op.Kind == vfs.OpCreate || op.Kind == vfs.OpOpen {
 			return &vfs.Fault{Err: syscall.EMFILE}
@@ -98,9 +101,6 @@ func TestTooManyOpenFiles(t *testing.T) {
 	cfg := l.Config()
 	cfg.SegmentBytes = 100
 	l.SetConfig(cfg)
-	if _, err := l.AppendAsLeader(b(), AppendOptions{Version: 9}); err != nil {
-		t.Fatal(err)
-	}
 	if _, err := l.AppendAsLeader(b(), AppendOptions{Version: 9}); !errors.Is(err, kerr.KafkaStorageError) {
 		t.Fatal(err)
 	}
@@ -108,6 +108,32 @@ func TestTooManyOpenFiles(t *testing.T) {
 	if _, err := l.AppendAsLeader(b(), AppendOptions{Version: 9}); err != nil || l.Segments() != 2 {
 		t.Fatal(err)
 	}
+}
+
+// TestUnusedLogsHoldNoFiles: only a log that was written to or read has its file open.
+func TestUnusedLogsHoldNoFiles(t *testing.T) {
+	m, err := Open(Options{FS: vfs.NewMem(), Dirs: []string{"data"}, NodeID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close(t.Context())
+	l, err := m.CreateLog(TopicPartition{"t", 0}, TopicID{1}, DefaultLogConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.active.h != nil {
+		t.Error("a new log has its file open")
+	}
+	for range 2 {
+		if _, err := l.AppendAsLeader(guardBatch(10, protocol.BatchParams{}), AppendOptions{Version: 9}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := l.Read(0, 1<<20, 2, true)
+	if err != nil || s.Len == 0 {
+		t.Fatal(s, err)
+	}
+	s.Release()
 }
 
 // TestTooManyOpenFilesBehindTheScenes: what the broker writes by itself is tried again, and a log that could not be made

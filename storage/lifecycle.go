@@ -79,7 +79,11 @@ func (l *Log) create(id TopicID) error {
 		return err
 	}
 	l.jitterMs = rollJitter(l.cfg.Load())
-	return l.startAt(0)
+	if err := l.startAt(0); err != nil {
+		return err
+	}
+	l.active.unload() // as after a start: only what is used holds a file descriptor
+	return nil
 }
 
 func (l *Log) writeID(id TopicID) error {

@@ -170,6 +170,9 @@ func (m *Markers) writeAll(ctx context.Context, j *markerJob, tps []txn.TopicPar
 		CoordinatorEpoch: j.coordinatorEpoch, Version: j.Version,
 	}
 	img := m.o.Image()
+	if !knowsCoordinator(img, j) {
+		return tps, false
+	}
 	byLeader := make(map[int32][]txn.TopicPartition)
 	for _, tp := range tps {
 		if !hasPartition(img, tp.Topic, tp.Partition) {
@@ -207,6 +210,16 @@ func (m *Markers) writeAll(ctx context.Context, j *markerJob, tps []txn.TopicPar
 		}
 	}
 	return left, fenced
+}
+
+// knowsCoordinator tells whether an image is as new as the coordinator that sent
+// the job. One that is older may lack a partition which exists: a coordinator
+// begins its work while metadata is being applied, and is in the image only
+// afterwards. In one that is as new, what is missing was deleted, because a
+// partition exists before it takes part in a transaction.
+func knowsCoordinator(img *metadata.Image, j *markerJob) bool {
+	t := img.Topic(TransactionsTopic)
+	return t != nil && int(j.partition) < len(t.Partitions) && t.Partitions[j.partition].LeaderEpoch >= j.coordinatorEpoch
 }
 
 // Write writes a marker to partitions that this broker leads and waits until it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,6 +86,7 @@ func wrote(codes ...int16) func(context.Context, *kmsg.WriteTxnMarkersRequest) (
 func elsewhere(t *testing.T) *metadata.Image {
 	l := newLab(t)
 	l.create("t", 2, nil)
+	l.create(handler.TransactionsTopic, 1, nil)
 	return l.controller.Image()
 }
 
@@ -95,9 +97,9 @@ func remoteMarkers(img *metadata.Image, p peer, c *completions) *handler.Markers
 	})
 }
 
-func twoMarkers() txn.SendMarkers {
+func twoMarkers(epoch int16) txn.SendMarkers {
 	return txn.SendMarkers{
-		TransactionalID: "x", ProducerID: 7, Epoch: 3, Commit: true, Version: 2,
+		TransactionalID: "x", ProducerID: 7, Epoch: epoch, Commit: true, Version: 2,
 		Partitions: []txn.TopicPartition{{Topic: "t", Partition: 0}, {Topic: "t", Partition: 1}, {Topic: "gone", Partition: 0}, {Topic: "t", Partition: 2}},
 	}
 }
@@ -108,10 +110,10 @@ func TestMarkersAreTriedUntilAllAreWritten(t *testing.T) {
 		p, c := peer{make(chan func(context.Context, *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error))}, &completions{errs: []error{kerr.CoordinatorLoadInProgress}}
 		m := remoteMarkers(img, p, c)
 		defer m.Close()
-		m.Send(0, 5, twoMarkers())
+		m.Send(0, 0, twoMarkers(3))
 		p.answers <- func(_ context.Context, req *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error) {
 			// Not to what does not exist.
-			if got := req.Markers[0]; len(got.Topics) != 2 || got.CoordinatorEpoch != 5 || got.TransactionVersion != 2 || !got.Committed || got.ProducerEpoch != 3 {
+			if got := req.Markers[0]; len(got.Topics) != 2 || got.CoordinatorEpoch != 0 || got.TransactionVersion != 2 || !got.Committed || got.ProducerEpoch != 3 {
 				t.Errorf("marker %+v", got)
 			}
 			return nil, errors.New("connection refused")
@@ -135,7 +137,7 @@ func TestFencedCoordinatorCompletesNothing(t *testing.T) {
 		p, c := peer{make(chan func(context.Context, *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error))}, &completions{}
 		m := remoteMarkers(img, p, c)
 		defer m.Close()
-		m.Send(0, 5, twoMarkers())
+		m.Send(0, 0, twoMarkers(3))
 		p.answers <- wrote(0, kerr.TransactionCoordinatorFenced.Code)
 		time.Sleep(time.Minute)
 		c.want(t, 0)
@@ -159,17 +161,17 @@ func TestOneMarkerJobForATransactionalID(t *testing.T) {
 			running--
 			return wrote(0, 0)(ctx, req)
 		}
-		m.Send(0, 5, twoMarkers())
+		m.Send(0, 0, twoMarkers(3))
 		p.answers <- slow
-		m.Send(0, 6, twoMarkers())
+		m.Send(0, 0, twoMarkers(4))
 		p.answers <- slow
-		m.Send(0, 7, twoMarkers())
+		m.Send(0, 0, twoMarkers(5))
 		p.answers <- func(ctx context.Context, req *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error) {
 			if running != 0 || most != 1 {
 				t.Errorf("%d others run, there were up to %d", running, most)
 			}
-			if got := req.Markers[0].CoordinatorEpoch; got != 7 {
-				t.Errorf("coordinator epoch %d", got)
+			if got := req.Markers[0].ProducerEpoch; got != 5 {
+				t.Errorf("epoch %d", got)
 			}
 			return wrote(0, 0)(ctx, req)
 		}
@@ -186,10 +188,34 @@ func TestCloseEndsMarkers(t *testing.T) {
 		m := handler.NewMarkers(handler.MarkersOptions{
 			NodeID: 9, Image: func() *metadata.Image { return img }, Transactions: c, Now: time.Now, Log: zerolog.Nop(), Timeout: time.Second,
 		})
-		m.Send(0, 5, twoMarkers())
+		m.Send(0, 0, twoMarkers(3))
 		time.Sleep(time.Hour) // nobody can be reached
 		m.Close()
-		m.Send(0, 5, twoMarkers()) // too late
+		m.Send(0, 0, twoMarkers(3)) // too late
 		c.want(t, 0)
+	})
+}
+
+// An image that is older than the coordinator says nothing of what was deleted:
+// on its grounds a transaction would be completed without its markers.
+func TestMarkersWaitForTheCoordinatorsImage(t *testing.T) {
+	img := elsewhere(t)
+	synctest.Test(t, func(t *testing.T) {
+		var known atomic.Pointer[metadata.Image]
+		known.Store(metadata.Empty())
+		p, c := peer{make(chan func(context.Context, *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error))}, &completions{}
+		m := handler.NewMarkers(handler.MarkersOptions{
+			NodeID: 9, Image: known.Load, Transactions: c, Peers: p, Now: time.Now, Log: zerolog.Nop(), Timeout: time.Second,
+		})
+		defer m.Close()
+		m.Send(0, 0, twoMarkers(3))
+		time.Sleep(time.Minute)
+		c.want(t, 0)
+		known.Store(img)
+		p.answers <- wrote(0, 0)
+		c.want(t, 1)
+		m.Send(0, 1, twoMarkers(3)) // a coordinator that the image does not know
+		time.Sleep(time.Minute)
+		c.want(t, 1)
 	})
 }

@@ -61,7 +61,7 @@ func (s *Shard) addPartitions(st *step, w waiter, tx *transaction) (added *trans
 	next.state, next.version, next.updatedMs = Ongoing, req.Version, st.nowMs()
 	next.topics = next.with(req.Partitions)
 	next.prevProducerID = tx.producerID
-	r := next.record(s.valueVersion())
+	r := next.record(s.valueVersion(&next))
 	if len(r.Value) > s.cfg.MaxRecordBytes {
 		// Refused while it can still be ended: the record of the end is as large.
 		st.reply(w.ticket, verified(nil, req.Partitions, kerr.MessageTooLarge))

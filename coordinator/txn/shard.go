@@ -93,11 +93,11 @@ func (s *Shard) put(st *step, next *transaction) {
 	if old := s.ids[next.id]; old != nil {
 		next.prevProducerID = old.producerID
 	}
-	st.Records = append(st.Records, next.record(s.valueVersion()))
+	st.Records = append(st.Records, next.record(s.valueVersion(next)))
 }
 
-func (s *Shard) valueVersion() int16 {
-	if s.cfg.Version() > 0 {
+func (s *Shard) valueVersion(tx *transaction) int16 {
+	if s.cfg.Version() > 0 || tx.version >= V2 {
 		return 1 // flexible: the only one that holds what version 2 needs
 	}
 	return 0
@@ -228,7 +228,7 @@ func (s *Shard) decide(st *step, tx, from *transaction, state State, version int
 	}
 	done := next.completed(st.nowMs())
 	done.prevProducerID = next.producerID
-	st.Records = append(st.Records, done.record(s.valueVersion()))
+	st.Records = append(st.Records, done.record(s.valueVersion(&done)))
 }
 
 func (s *Shard) sendMarkers(st *step, tx *transaction) {

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -95,7 +96,7 @@ func ElectLeaders(img *Image, env *Env, kind ElectionType, topics []TopicPartiti
 		for _, t := range img.topics.all() {
 			for n := range t.Partitions {
 				r := edits.elect(env, kind, t.Name, int32(n))
-				if r.Err != error(kerr.ElectionNotNeeded) {
+				if !errors.Is(r.Err, kerr.ElectionNotNeeded) {
 					results = append(results, r)
 				}
 			}

@@ -268,8 +268,10 @@ func (n *Node) listenHTTP(ctx context.Context, o Options, server *broker.Metrics
 	if address == "" {
 		return nil
 	}
-	cluster := &clusterCollector{image: n.controller.Image, partitions: n.partitions.Stats, dirs: n.logs.Dirs,
-		cleaner: n.logs.CleanerStats, now: o.Now}
+	cluster := &clusterCollector{
+		image: n.controller.Image, partitions: n.partitions.Stats, dirs: n.logs.Dirs,
+		cleaner: n.logs.CleanerStats, now: o.Now,
+	}
 	admin, err := listenAdmin(ctx, address, metricsHandler(o.Version, server, cluster), []check{
 		{"metadata", n.registered},
 		{"logs", n.anyDirOnline},

@@ -520,9 +520,9 @@ func (s *scribe) play() {
 	s.init(4, id("timeouts"), 1<<30, nobody)
 	s.init(4, id("odd"), 60000, producerID{5_000_000_000, -1})
 	s.init(4, id("odd"), 60000, producerID{-1, 5})
-	p := s.init(4, id("i"), 60000, nobody)
+	s.init(4, id("i"), 60000, nobody)
 	s.describe(id("i"))
-	p = s.init(4, id("i"), 50000, nobody)
+	p := s.init(4, id("i"), 50000, nobody)
 	q := s.init(4, id("i"), 60000, p)
 	s.init(4, id("i"), 60000, p)          // a retry
 	s.init(4, id("i"), 60000, p.plus(-1)) // fenced
@@ -661,7 +661,7 @@ func (s *scribe) play() {
 	next = s.end(5, id("new"), next, false)
 	s.describe(id("new"))
 	s.fetchBounds("c:0")
-	next = s.end(5, id("new"), next, false)
+	s.end(5, id("new"), next, false)
 	s.describe(id("new"))
 
 	s.section("fencing an ongoing transaction")

@@ -307,9 +307,9 @@ func (c *cleaner) release(l *Log, work *compaction, err error, now time.Time, to
 	s.RecordsRetained += r.kept
 	s.KeylessRecords += r.keyless
 	s.MaxBufferUtilization, s.LastCleanTime = int(100*r.mapUtilization), took
-	e := c.m.opts.Log.Debug()
+	e := c.m.opts.Log.Debug() //nolint:zerologlint // sent below, at one level or the other
 	if r.keyless > 0 {
-		e = c.m.opts.Log.Warn().Int64("without_key", r.keyless)
+		e = c.m.opts.Log.Warn().Int64("without_key", r.keyless) //nolint:zerologlint // sent below
 	}
 	e.Str("log", l.tp.String()).Int64("from", work.job.from).Int64("up_to", r.end).Int64("bytes_read", r.bytesRead).
 		Int64("bytes_kept", r.bytesKept).Int64("records_read", r.recordsRead).Int64("records_kept", r.kept).

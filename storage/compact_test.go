@@ -207,9 +207,9 @@ func consume(data []byte, from int64, aborted []AbortedTxn) (next int64, out []c
 	next = from
 	bad := map[int64]bool{}
 	for len(data) > 0 {
-		b, rest, err := protocol.NextBatch(data)
-		if err != nil {
-			break
+		b, rest, cut := protocol.NextBatch(data)
+		if cut != nil {
+			break // a response may end within a batch
 		}
 		data = rest
 		if !b.ValidCRC() || b.BaseOffset() < next && b.LastOffset() < next {
@@ -230,7 +230,7 @@ func consume(data []byte, from int64, aborted []AbortedTxn) (next int64, out []c
 		}
 		next = b.LastOffset() + 1
 	}
-	return next, out, nil
+	return next, out, nil //nolint:nilerr // a response may end within a batch
 }
 
 func appendRecords(out []compactRecord, b protocol.Batch, from int64) ([]compactRecord, error) {

@@ -24,7 +24,7 @@ func (l *loop[S]) load() error {
 	l.raiseHighWatermark(hw)
 	l.next = start
 	var records int64
-	buf := make([]byte, 0, l.o.LoadBufferBytes)
+	var buf []byte // as large as what there is to read: most shards are small
 	for l.next < end && !l.isStopped() {
 		buf, err = l.log.Read(l.next, l.o.LoadBufferBytes, buf[:0])
 		if err != nil {

@@ -511,3 +511,25 @@ func TestReplayRefusesWhatIsCorrupt(t *testing.T) {
 		t.Error("a marker is taken")
 	}
 }
+
+func BenchmarkReplay(b *testing.B) {
+	w := newWorld(b)
+	p := w.mustInit("x")
+	for range 10 {
+		if err := w.add("x", p, V2, a0, b0); err != nil {
+			b.Fatal(err)
+		}
+		var err error
+		if p, err = w.end("x", p, V2, true); err != nil {
+			b.Fatal(err)
+		}
+		w.completeAll()
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		if err := w.s.Replay(0, nil, w.log[i%len(w.log)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -71,6 +71,11 @@ func TestBuildErrorsNameFileLineAndKey(t *testing.T) {
 		{"listeners=PLAINTEXT://:99999", "server.properties:1: listeners: the port of PLAINTEXT://:99999 is not between 0 and 65535"},
 		{"listeners=FOO://:9092", "server.properties:1: listeners: No security protocol defined for listener FOO"},
 		{"log.retention.ms=0", "server.properties:1: log.retention.ms: log.retention.ms must be unlimited (-1) or, equal or greater than 1"},
+		{"log.roll.ms=0", "server.properties:1: log.roll.ms: log.roll.ms must be greater than or equal to 1"},
+		{"log.roll.jitter.ms=-1", "server.properties:1: log.roll.jitter.ms: log.roll.jitter.ms must be greater than or equal to 0"},
+		{"max.connections.per.ip=0", "server.properties:1: max.connections.per.ip: max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set."},
+		{"http.address=nonsense", "server.properties:1: http.address: address nonsense: missing port in address"},
+		{"metadata.etcd.endpoints=http://a:2379,b", "server.properties:1: metadata.etcd.endpoints: address b: missing port in address"},
 		{"listener.name.a.nonsense=1", "server.properties:1: listener.name.a.nonsense: unknown configuration key"},
 		{"advertised.listeners=PLAINTEXT://0.0.0.0:9092", "server.properties:1: advertised.listeners: advertised.listeners cannot use the nonroutable meta-address 0.0.0.0. Use a routable IP address."},
 	} {

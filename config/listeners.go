@@ -151,6 +151,8 @@ func (v *Values) check() []error {
 			at(key, "%s must be unlimited (-1) or, equal or greater than 1", key)
 		}
 	}
+	v.checkLogs(at)
+	v.checkAddresses(at)
 	if v.IsSet("inter.broker.listener.name") && v.IsSet("security.inter.broker.protocol") {
 		at("inter.broker.listener.name", "Only one of inter.broker.listener.name and security.inter.broker.protocol should be set.")
 	}
@@ -164,6 +166,38 @@ func (v *Values) check() []error {
 		at("process.roles", "names neither broker nor controller")
 	}
 	return errs
+}
+
+func (v *Values) checkLogs(at func(key, format string, args ...any)) {
+	for _, c := range []struct {
+		key   string
+		least int64
+	}{{"log.roll.ms", 1}, {"log.roll.jitter.ms", 0}} {
+		if _, set := v.Lookup(c.key); set && v.Int64(c.key) < c.least {
+			at(c.key, "%s must be greater than or equal to %d", c.key, c.least)
+		}
+	}
+}
+
+// checkAddresses looks at what is listened or connected to besides listeners.
+func (v *Values) checkAddresses(at func(key, format string, args ...any)) {
+	if v.Int("max.connections.per.ip") == 0 && v.String("max.connections.per.ip.overrides") == "" {
+		at("max.connections.per.ip", "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set.")
+	}
+	addresses := map[string][]string{"metadata.etcd.endpoints": v.List("metadata.etcd.endpoints")}
+	if a := v.String("http.address"); a != "" {
+		addresses["http.address"] = []string{a}
+	}
+	for _, key := range []string{"http.address", "metadata.etcd.endpoints"} {
+		for _, a := range addresses[key] {
+			if _, rest, ok := strings.Cut(a, "://"); ok && key != "http.address" {
+				a = strings.TrimSuffix(rest, "/")
+			}
+			if _, _, err := net.SplitHostPort(a); err != nil {
+				at(key, "%w", err)
+			}
+		}
+	}
 }
 
 func (v *Values) checkListeners(listeners []Listener, at func(key, format string, args ...any)) {

@@ -23,7 +23,7 @@ var (
 	gregorAddr  = flag.String("gregor-addr", "", "use the gregor that listens here instead of starting one")
 	kafkaAddr   = flag.String("kafka-addr", "", "use the Apache Kafka that listens here instead of starting one")
 	javaLines   = flag.String("java", strings.Join(harness.JavaLines, ","), "versions of the Java client; all: every line since 0.11")
-	haveFlag    = flag.String("have", "", "what gregor can do beyond topics and records, for the steps that need it: group,consumer,txn,share,quota,scram,acl,reassign,quorum")
+	haveFlag    = flag.String("have", "group,consumer,txn,acl,reassign,quorum", "what gregor can do beyond topics and records, for the steps that need it: group,consumer,txn,share,quota,scram,acl,reassign,quorum")
 	keep        = flag.Bool("keep", false, "keep the brokers' directories")
 )
 

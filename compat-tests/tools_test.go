@@ -210,7 +210,7 @@ func TestKafkaToolsFurther(t *testing.T) {
 			{name: "reassign", needs: "reassign", class: tools + "reassign.ReassignPartitionsCommand", args: []string{"--execute", "--reassignment-json-file", reassignment}, want: "Successfully started partition reassignment"},
 			{name: "elect leaders", needs: "reassign", class: tools + "LeaderElectionCommand", args: []string{"--election-type", "PREFERRED", "--topic", topic, "--partition", "0"}, want: "already elected|Successfully completed leader election"},
 			{name: "quorum", needs: "quorum", class: tools + "MetadataQuorumCommand", args: []string{"describe", "--status"}, want: "LeaderId: +[0-9]"},
-			{name: "ACLs", needs: "acl", class: tools + "AclCommand", args: []string{"--list"}, want: "Current ACLs|SecurityDisabledException|No Authorizer is configured"},
+			{name: "ACLs", needs: "acl", class: tools + "AclCommand", args: []string{"--list"}, want: "SecurityDisabledException: No Authorizer is configured", fails: true},
 			{name: "share groups", needs: "share", class: tools + "consumer.group.ShareGroupCommand", args: []string{"--list"}, want: ""},
 		} {
 			t.Run(s.name, func(t *testing.T) { s.run(t, b) })

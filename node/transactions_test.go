@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gregor-broker/gregor/metadata/memstore"
@@ -893,4 +894,27 @@ func TestTransactionTimeout(t *testing.T) {
 	s.last(`produce v12 "x" P0/0 sequence 1: a-0 INVALID_PRODUCER_EPOCH at -1`)
 	s.fetchBounds("a:0")
 	s.last("fetch a:0 isolation 1: NONE high watermark 2 last stable 2 aborted [P0 from 0] batches [0:data P0/0 1:abort P0/1]")
+}
+
+// Transactions of one record, one right after the other: each begins while the
+// markers of the last are under way.
+func TestTransactionsBackToBack(t *testing.T) {
+	n := startNode(t, Options{Store: memstore.New(), FS: vfs.NewMem()}, "transaction.state.log.num.partitions=1")
+	c, err := kgo.NewClient(kgo.SeedBrokers(n.Addr("")), kgo.TransactionalID("x"), kgo.AllowAutoTopicCreation(),
+		kgo.DefaultProduceTopic("t"), kgo.ProducerLinger(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for i := range 300 {
+		if err := c.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.ProduceSync(t.Context(), kgo.StringRecord("v")).FirstErr(); err != nil {
+			t.Fatalf("transaction %d: %v", i, err)
+		}
+		if err := c.EndTransaction(t.Context(), kgo.TransactionEndTry(i%3 > 0)); err != nil {
+			t.Fatalf("transaction %d: %v", i, err)
+		}
+	}
 }

@@ -244,8 +244,7 @@ func (ps *producers) applyMarker(p *producer, b protocol.Batch) (endedTxn, bool)
 	if err != nil || (kind != protocol.ControlAbort && kind != protocol.ControlCommit) {
 		return endedTxn{}, false // a control record of another kind does not concern producers
 	}
-	// Whoever was verified before the end may not write after it.
-	delete(ps.unverified, p.id)
+	ps.endVerification(p.id, b.ProducerEpoch())
 	p.bumpEpoch(b.ProducerEpoch())
 	p.coordEpoch, p.timestamp = coordEpoch, b.MaxTimestamp()
 	if p.txnFirst < 0 {

@@ -48,6 +48,15 @@ func (ps *producers) startVerification(id int64, epoch int16, seq int32, bumps b
 	return v.guard
 }
 
+// endVerification makes the guard worthless that a producer has when a marker is written: whoever was verified before the
+// end may not write after it. A producer of transaction version 2 that asks in the epoch of the marker asks for its next
+// transaction, which it may begin while the marker is under way.
+func (ps *producers) endVerification(id int64, markerEpoch int16) {
+	if v := ps.unverified[id]; v != nil && !(v.bumps && v.epoch >= markerEpoch) {
+		delete(ps.unverified, id)
+	}
+}
+
 func (ps *producers) checkGuard(id int64, epoch int16, guard uint64) error {
 	if ps.ongoing(id, epoch) {
 		return nil

@@ -141,6 +141,33 @@ func TestGuardIsWorthlessAfterTheEnd(t *testing.T) {
 	}
 }
 
+// With version 2 a producer begins its next transaction while the marker of the
+// last is under way: that marker, which has the next one's epoch, leaves the
+// guard valid; that of the next one does not.
+func TestGuardForTheNextTransaction(t *testing.T) {
+	x := newTxnLog(t)
+	x.begin(txnBatch{id: 7}, true)
+	next := txnBatch{id: 7, epoch: 1}
+	g := x.guard(next, true)
+	for range 2 { // the second one is a retry
+		_, err := x.marker(7, 1, true, 0, 2)
+		wantErr(t, err, nil)
+	}
+	_, err := x.append(next, AppendOptions{Verify: true, Guard: g})
+	wantErr(t, err, nil)
+	x.unstable(3)
+	_, err = x.marker(7, 2, true, 0, 2)
+	wantErr(t, err, nil)
+
+	late := txnBatch{id: 7, epoch: 2}
+	g = x.guard(late, true)
+	_, err = x.marker(7, 3, false, 0, 2) // it ended before anything was written here
+	wantErr(t, err, nil)
+	_, err = x.append(late, AppendOptions{Verify: true, Guard: g})
+	wantErr(t, err, kerr.InvalidTxnState)
+	x.unstable(-1)
+}
+
 // While the coordinator is asked, batches may overtake each other: the log has
 // nothing of the producer yet that would tell.
 func TestBatchesInOrderWhileVerified(t *testing.T) {

@@ -32,6 +32,11 @@ type conn struct {
 	trusted bool
 	// clientID is the last request's, kept to reuse the string.
 	clientID string
+	// quota is what was found for clientID last, nil where no quota is set.
+	quota *limits
+	// refused is how long the connection is held up before it is closed,
+	// because its address makes too many.
+	refused time.Duration
 	// idle is set while the connection waits for a request, when Shutdown may
 	// end it.
 	idle atomic.Bool
@@ -72,6 +77,7 @@ var (
 	errSlow        = errors.New("frame arrives too slowly")
 	errNotReading  = errors.New("client does not read its responses")
 	errUnserved    = errors.New("API key or version is not served")
+	errTooMany     = errors.New("address is above its connection_creation_rate")
 	errDraining    = errors.New("server is shutting down")
 	errWrongAnswer = errors.New("handler's answer cannot be sent")
 )
@@ -121,6 +127,10 @@ func (c *conn) loop() (err error) {
 			err = &panicError{value: v, stack: debug.Stack()}
 		}
 	}()
+	if c.refused > 0 {
+		c.mute(c.refused)
+		return errTooMany
+	}
 	for {
 		frame, err := c.reader.next()
 		if err != nil {

@@ -7,11 +7,15 @@ import (
 
 	"github.com/gregor-broker/gregor/broker/handler"
 	"github.com/gregor-broker/gregor/protocol"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 const (
-	keyProduce     = 0
-	keyApiVersions = 18
+	keyProduce          = 0
+	keyApiVersions      = 18
+	keyCreateTopics     = 19
+	keyDeleteTopics     = 20
+	keyCreatePartitions = 37
 )
 
 // handle answers one frame. An error closes the connection: the request cannot
@@ -38,6 +42,9 @@ func (c *conn) handle(frame []byte) error {
 	r := handler.NewRequest()
 	c.request = r
 	r.Header, r.Conn, r.Ctx, r.Draining = h, &c.info, c.s.ctx, c.s.draining
+	if l := c.limits(); l != nil {
+		return c.handleMetered(api, l, body, len(frame), start)
+	}
 	if err := api.Decode(r, body); err != nil {
 		return err
 	}
@@ -45,6 +52,13 @@ func (c *conn) handle(frame []byte) error {
 		c.reader.detach()
 	}
 	resp, err := api.Handle(b, r)
+	return c.answer(resp, err, start)
+}
+
+// answer sends the response to the request in process and ends it.
+func (c *conn) answer(resp kmsg.Response, err error, start time.Time) error {
+	r := c.request
+	h := r.Header
 	if err == nil && resp != nil {
 		err = c.sender.send(h.CorrelationID, resp)
 	}
@@ -52,8 +66,51 @@ func (c *conn) handle(frame []byte) error {
 	r.Release()
 	end := time.Now()
 	c.reader.lastRequest = end
-	c.s.o.Metrics.request(key, end.Sub(start), err != nil)
+	c.s.o.Metrics.request(h.Key, end.Sub(start), err != nil)
 	return err
+}
+
+// handleMetered is the rest of handle for a client that has quotas.
+func (c *conn) handleMetered(api *handler.API, l *limits, body []byte, size int, start time.Time) error {
+	r := c.request
+	key := r.Header.Key
+	var clock cpuClock
+	timed := l.request.quota > 0
+	if timed {
+		clock = startCPU()
+	}
+	resp, err := c.meter(api, l, r, body)
+	var cpu time.Duration
+	if timed {
+		cpu = clock.stop()
+	}
+	var throttle time.Duration
+	if err == nil {
+		throttle = l.charge(key, size+sizeBytes, resp, cpu)
+	}
+	if err := c.answer(resp, err, start); err != nil {
+		return err
+	}
+	if throttle > 0 {
+		c.s.o.Metrics.throttled.Add(1)
+		c.mute(throttle)
+	}
+	return nil
+}
+
+// meter decodes and handles a request within its client's quotas.
+func (c *conn) meter(api *handler.API, l *limits, r *handler.Request, body []byte) (kmsg.Response, error) {
+	if err := api.Decode(r, body); err != nil {
+		return nil, err
+	}
+	l.narrow(r.Body)
+	if l.mutation.quota > 0 {
+		r.Mutations = l
+	}
+	if api.Detached {
+		c.reader.detach()
+	}
+	return api.Handle(c.s.o.Handler, r)
 }
 
 // unserved deals with a request that is not in the table. Kafka answers only

@@ -27,7 +27,7 @@ var latencyBounds = [...]time.Duration{
 type Metrics struct {
 	bytesIn, bytesOut, sendfileBytes     atomic.Int64
 	reads, writes, sendfiles             atomic.Int64 // system calls on sockets
-	accepted, refused, open              atomic.Int64
+	accepted, refused, open, throttled   atomic.Int64
 	closedIdle, closedSlow, closedFaulty atomic.Int64
 	memory                               func() int64
 
@@ -107,6 +107,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.writes.Load(), "socket_calls_total", callsHelp, "call", "write")
 	counter(m.sendfiles.Load(), "socket_calls_total", callsHelp, "call", "sendfile")
 	counter(m.accepted.Load(), "connections_accepted_total", "Connections accepted.")
+	counter(m.throttled.Load(), "throttled_total", "Answers after which a client was held up because of a quota.")
 	counter(m.refused.Load(), "connections_refused_total", "Connections closed at once because of a limit.")
 	const closedHelp = "Connections that the broker closed, by reason."
 	counter(m.closedIdle.Load(), "connections_closed_total", closedHelp, "reason", "idle")

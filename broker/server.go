@@ -51,6 +51,13 @@ type Options struct {
 	// SendBuffer and ReceiveBuffer are the sizes of the socket's buffers, 0
 	// for what the operating system chooses (and adapts).
 	SendBuffer, ReceiveBuffer int
+	// QuotaWindows and QuotaWindow are quota.window.num and
+	// quota.window.size.seconds: the windows over which the rates of clients
+	// are measured. The other two are controller.quota.window.num and
+	// controller.quota.window.size.seconds, whose product at the quota is how
+	// much may be changed at once.
+	QuotaWindows, MutationQuotaWindows int
+	QuotaWindow, MutationQuotaWindow   time.Duration
 }
 
 const (
@@ -67,7 +74,9 @@ const (
 	// from both, because there are clients that begin with it.
 	maxFirstBytes = 512 << 10
 	maxOtherBytes = 16 << 20
-	trimEvery     = 10 * time.Second
+	// defaultWindows is quota.window.num, of a second each.
+	defaultWindows = 11
+	trimEvery      = 10 * time.Second
 )
 
 // Server accepts connections and answers their requests. All listeners of a
@@ -75,6 +84,8 @@ const (
 type Server struct {
 	o   Options
 	mem *memory
+	// quotas measures the clients that have any.
+	quotas *quotas
 
 	// ctx ends with Close: what is in process gives up. draining ends with
 	// Shutdown: long polls answer now, idle connections end.
@@ -112,12 +123,19 @@ func New(o Options) (*Server, error) {
 	if o.FrameTime == 0 {
 		o.FrameTime = defaultFrameTime
 	}
+	if o.QuotaWindows == 0 {
+		o.QuotaWindows, o.QuotaWindow = defaultWindows, time.Second
+	}
+	if o.MutationQuotaWindows == 0 {
+		o.MutationQuotaWindows, o.MutationQuotaWindow = defaultWindows, time.Second
+	}
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics()
 	}
 	s := &Server{
 		o:         o,
 		mem:       newMemory(o.RequestMemory),
+		quotas:    newQuotas(&o),
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[*conn]struct{}{},
 		byAddr:    map[netip.Addr]int{},
@@ -210,6 +228,7 @@ func (s *Server) start(nc net.Conn, listener string) {
 	}
 	addr := addrOf(nc)
 	c := newConn(s, nc, listener, addr)
+	c.refused = s.connectionDelay(addr)
 	s.mu.Lock()
 	if s.closing || s.tooManyLocked(addr) {
 		s.mu.Unlock()

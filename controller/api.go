@@ -169,3 +169,20 @@ func (c *Controller) partitionRequest(ctx context.Context, decide func(*metadata
 	}
 	return results, nil
 }
+
+// AlterQuotas changes the quotas of users, client ids and addresses, or with
+// validateOnly says what would come of it. See metadata.AlterQuotas.
+func (c *Controller) AlterQuotas(ctx context.Context, alterations []metadata.QuotaAlteration, resolves func(host string) bool, validateOnly bool) ([]metadata.QuotaResult, error) {
+	var results []metadata.QuotaResult
+	err := c.submit(&request{ctx: ctx, decide: func(img *metadata.Image, _ bool) (plans []metadata.Plan, ok bool) {
+		results, plans = metadata.AlterQuotas(img, alterations, resolves)
+		if validateOnly {
+			plans = nil
+		}
+		return plans, !slices.ContainsFunc(results, func(r metadata.QuotaResult) bool { return r.Err != nil })
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}

@@ -142,6 +142,8 @@ func (e *editor) put(kv KV) error {
 		return e.putEpoch(kv)
 	case strings.HasPrefix(key, prefixConfigs):
 		return e.putConfig(kv)
+	case strings.HasPrefix(key, prefixQuotas):
+		return e.putQuota(kv)
 	case key == keyProducerIDs:
 		r, err := decode[producerRecord](kv)
 		e.img.producer = producerState{next: r.Next, revision: kv.ModRevision}
@@ -180,6 +182,8 @@ func (e *editor) del(key string) error {
 		if r, ok := parseConfigKey(strings.TrimPrefix(key, prefixConfigs)); ok {
 			e.configs.del(r)
 		}
+	case strings.HasPrefix(key, prefixQuotas):
+		e.delQuota(key)
 	case key == keyProducerIDs:
 		e.img.producer = producerState{}
 	case key == keyController:

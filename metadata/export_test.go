@@ -32,6 +32,9 @@ func Dump(i *Image) string {
 	for r, c := range i.configs.all() {
 		fmt.Fprintf(&b, "config %v %v at %d\n", r, sorted(c.values), c.revision)
 	}
+	for _, q := range i.quotas.All() {
+		fmt.Fprintf(&b, "quota %+v %v at %d\n", q.Entity, q.Values, q.revision)
+	}
 	for _, br := range i.brokers {
 		fmt.Fprintf(&b, "broker %+v\n", *br)
 	}

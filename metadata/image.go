@@ -26,6 +26,7 @@ type Image struct {
 	brokers  []*Broker // by id
 	regs     []*brokerState
 	producer producerState
+	quotas   *QuotaSet
 }
 
 // Topic is one topic. Partition i of it is Partitions[i].

@@ -30,6 +30,7 @@ const (
 	prefixEpoch   = "brokers/epoch/"
 	prefixLive    = "brokers/live/"
 	prefixConfigs = "configs/"
+	prefixQuotas  = "quotas/"
 )
 
 func topicKey(name string) string { return prefixTopics + name }

@@ -35,6 +35,10 @@ func serverOptions(ctx context.Context, v *config.Values, h *handler.Broker, log
 		MaxDescriptor:        descriptorsForClients(vfs.MaxOpen()),
 		SendBuffer:           systemDefault(v, "socket.send.buffer.bytes"),
 		ReceiveBuffer:        systemDefault(v, "socket.receive.buffer.bytes"),
+		QuotaWindows:         v.Int("quota.window.num"),
+		QuotaWindow:          time.Duration(v.Int("quota.window.size.seconds")) * time.Second,
+		MutationQuotaWindows: v.Int("controller.quota.window.num"),
+		MutationQuotaWindow:  time.Duration(v.Int("controller.quota.window.size.seconds")) * time.Second,
 	}
 	if n := v.Int64("queued.max.request.bytes"); n > 0 {
 		o.RequestMemory = n

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"github.com/gregor-broker/gregor/metadata"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -12,20 +13,36 @@ import (
 //   - From v4 on (KIP-464) -1 partitions and replicas mean the broker's
 //     defaults. Kafka 4 accepts that from older versions too, and so does this.
 //   - A name that a request holds twice is INVALID_REQUEST, once.
+//   - Above the client's controller_mutation_rate (KIP-599), v6 and later get
+//     THROTTLING_QUOTA_EXCEEDED.
 //   - When the response leaves, this broker leads what it should of the new
 //     topics: they are usable at once.
 func createTopics(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.CreateTopicsRequest)
 	resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
-	topics := make([]metadata.NewTopic, len(req.Topics))
+	topics := make([]metadata.NewTopic, 0, len(req.Topics))
+	counted := make(map[string]int, len(req.Topics))
 	for i := range req.Topics {
-		topics[i] = requestedTopic(&req.Topics[i])
+		t := requestedTopic(&req.Topics[i])
+		n := b.newPartitions(&t)
+		if !r.mutate(n, 6) {
+			refused := newCreateTopicsResult(req.Version, t.Name)
+			refused.ErrorCode, refused.ErrorMessage = failure(kerr.ThrottlingQuotaExceeded, throttledText)
+			resp.Topics = append(resp.Topics, refused)
+			continue
+		}
+		counted[t.Name] += n
+		topics = append(topics, t)
+	}
+	if len(topics) == 0 {
+		return resp, nil
 	}
 	ctx, cancel := r.withTimeout(req.TimeoutMillis)
 	defer cancel()
 	for _, res := range b.Cluster.CreateTopics(ctx, topics, req.ValidateOnly) {
 		t := newCreateTopicsResult(req.Version, res.Name)
 		if res.Err != nil {
+			r.unmutate(counted[res.Name])
 			t.ErrorCode, t.ErrorMessage = failure(res.Err, res.Message)
 		} else {
 			t.TopicID = res.ID
@@ -35,6 +52,17 @@ func createTopics(b *Broker, r *Request) (kmsg.Response, error) {
 		resp.Topics = append(resp.Topics, t)
 	}
 	return resp, nil
+}
+
+// newPartitions is how many partitions a request creates, if it may.
+func (b *Broker) newPartitions(t *metadata.NewTopic) int {
+	switch {
+	case len(t.Assignment) > 0:
+		return len(t.Assignment)
+	case t.Partitions < 0:
+		return b.Config.Int("num.partitions")
+	}
+	return int(t.Partitions)
 }
 
 // newCreateTopicsResult is a result of a topic that was not created: its

@@ -1,6 +1,8 @@
 package handler
 
 import (
+	"slices"
+
 	"github.com/gregor-broker/gregor/metadata"
 	"github.com/gregor-broker/gregor/protocol"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -35,6 +37,7 @@ func deleteTopics(b *Broker, r *Request) (kmsg.Response, error) {
 		return d.resp, nil
 	}
 	d.check(asked)
+	d.meter(r)
 	if len(d.refs) > 0 {
 		ctx, cancel := r.withTimeout(req.TimeoutMillis)
 		defer cancel()
@@ -43,6 +46,22 @@ func deleteTopics(b *Broker, r *Request) (kmsg.Response, error) {
 		}
 	}
 	return d.resp, nil
+}
+
+// meter keeps what the client's controller_mutation_rate permits (KIP-599):
+// from v5 on, the others get THROTTLING_QUOTA_EXCEEDED.
+func (d *topicDeletion) meter(r *Request) {
+	d.refs = slices.DeleteFunc(d.refs, func(ref metadata.TopicRef) bool {
+		t := d.img.Topic(ref.Name)
+		if ref.Name == "" {
+			t = d.img.TopicByID(ref.ID)
+		}
+		if t == nil || r.mutate(len(t.Partitions), 5) {
+			return false
+		}
+		d.fail(&t.Name, t.ID, kerr.ThrottlingQuotaExceeded, throttledText)
+		return true
+	})
 }
 
 const unknownTopicText = "This server does not host this topic-partition."

@@ -73,6 +73,7 @@ type Cluster interface {
 	AlterConfigs(ctx context.Context, alterations []metadata.ConfigAlteration, validateOnly bool) []metadata.ConfigResult
 	ElectLeaders(ctx context.Context, kind metadata.ElectionType, topics []metadata.TopicPartitions) ([]metadata.PartitionResult, error)
 	Reassign(ctx context.Context, asked []metadata.Reassignment, allowRFChange bool) ([]metadata.PartitionResult, error)
+	AlterQuotas(ctx context.Context, alterations []metadata.QuotaAlteration, resolves func(host string) bool, validateOnly bool) ([]metadata.QuotaResult, error)
 	// AllocateProducerIDs reserves count producer ids from first on.
 	AllocateProducerIDs(ctx context.Context) (first int64, count int32, err error)
 }

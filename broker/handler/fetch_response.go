@@ -92,6 +92,15 @@ func (r *fetchResponse) SizeHint() int {
 	return n
 }
 
+// Bytes is about how long the frame is with its records.
+func (r *fetchResponse) Bytes() int {
+	n := r.SizeHint()
+	for i := range r.results {
+		n += r.results[i].Slice.Len
+	}
+	return n
+}
+
 // AppendFrame appends the frame without its records and with 0 for its size.
 func (r *fetchResponse) AppendFrame(dst []byte, correlationID int32) ([]byte, []Splice) {
 	start := len(dst)

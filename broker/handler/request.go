@@ -22,11 +22,38 @@ type Request struct {
 	// Draining ends when the broker begins to shut down: who waits for
 	// something to happen answers now with what there is.
 	Draining context.Context
+	// Mutations bounds what the client may change of the cluster; nil where
+	// nothing does.
+	Mutations Mutations
 
 	// Memory of the hot requests, kept from request to request.
 	produce produceCall
 	fetch   fetchCall
 }
+
+// Mutations is a client's controller_mutation_rate (KIP-599).
+type Mutations interface {
+	// Take counts n partitions created or deleted; a negative n takes back
+	// what was counted. Strict counts none, and says so with false, while the
+	// client is above its quota.
+	Take(n int, strict bool) bool
+}
+
+// mutate counts partitions that a request creates or deletes. False: the client
+// has to wait, and is told so with THROTTLING_QUOTA_EXCEEDED, which requests
+// know from the version strictSince on; earlier ones are held up afterwards.
+func (r *Request) mutate(partitions int, strictSince int16) bool {
+	return r.Mutations == nil || r.Mutations.Take(partitions, r.Header.Version >= strictSince)
+}
+
+// unmutate takes back what was counted of a change that failed.
+func (r *Request) unmutate(partitions int) {
+	if r.Mutations != nil && partitions > 0 {
+		r.Mutations.Take(-partitions, false)
+	}
+}
+
+const throttledText = "The throttling quota has been exceeded."
 
 var requests = sync.Pool{New: func() any { return new(Request) }}
 
@@ -38,6 +65,7 @@ func (r *Request) Release() {
 	r.produce.reset()
 	r.fetch.reset()
 	r.Header, r.Body, r.Conn, r.Ctx, r.Draining = protocol.Header{}, nil, nil, nil, nil
+	r.Mutations = nil
 	requests.Put(r)
 }
 

@@ -430,6 +430,21 @@ func (s *script) line(v any) string {
 			out += fmt.Sprintf(" doc:%08x", crc32.ChecksumIEEE([]byte(*c.Documentation)))
 		}
 		return out
+	case kmsg.DescribeClientQuotasResponseEntry:
+		var parts []string
+		for _, e := range c.Entity {
+			parts = append(parts, e.Type+"="+text(e.Name))
+		}
+		for _, v := range c.Values {
+			parts = append(parts, fmt.Sprintf("%s:%v", v.Key, v.Value))
+		}
+		slices.Sort(parts)
+		if all := strings.Join(parts, " "); !strings.Contains(all, "adm-") && !strings.Contains(all, "192.0.2.") {
+			return "somebody else's"
+		}
+		return strings.Join(parts, " ")
+	case kmsg.AlterClientQuotasResponseEntryEntity:
+		return c.Type + "=" + text(c.Name)
 	case kmsg.ElectLeadersResponseTopic:
 		if !strings.HasPrefix(c.Topic, "adm-") {
 			return "somebody else's"
@@ -462,7 +477,8 @@ func inNoOrder(v any) bool {
 		[]kmsg.ListConfigResourcesResponseConfigResource, []kmsg.ListGroupsResponseGroup,
 		[]kmsg.DescribeGroupsResponseGroup, []kmsg.ConsumerGroupDescribeResponseGroup, []kmsg.DeleteGroupsResponseGroup,
 		[]kmsg.JoinGroupResponseMember, []kmsg.DescribeGroupsResponseGroupMember, []kmsg.ConsumerGroupDescribeResponseGroupMember,
-		[]kmsg.OffsetFetchResponseTopic, []kmsg.OffsetFetchResponseTopicPartition, []kmsg.OffsetFetchResponseGroupTopic, []kmsg.OffsetFetchResponseGroupTopicPartition:
+		[]kmsg.OffsetFetchResponseTopic, []kmsg.OffsetFetchResponseTopicPartition, []kmsg.OffsetFetchResponseGroupTopic, []kmsg.OffsetFetchResponseGroupTopicPartition,
+		[]kmsg.DescribeClientQuotasResponseEntry, []kmsg.AlterClientQuotasResponseEntry, []kmsg.AlterClientQuotasResponseEntryEntity:
 		return true
 	}
 	return false

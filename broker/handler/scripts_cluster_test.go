@@ -2,6 +2,8 @@ package handler
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -95,7 +97,142 @@ func clusterScripts() map[string][]step {
 				return r
 			}()},
 		},
+		"client_quotas": {
+			{"user", alterQuotas(1, false, quotaOf([]string{"user=adm-u"}, "producer_byte_rate=1000", "consumer_byte_rate=2000"))},
+			{"client", alterQuotas(0, false, quotaOf([]string{"client-id=adm-c"}, "request_percentage=12.5"))},
+			{"both", alterQuotas(1, false, quotaOf([]string{"user=adm-u", "client-id=adm-c"}, "controller_mutation_rate=3"))},
+			{"both, the other way round", alterQuotas(1, false, quotaOf([]string{"client-id=adm-d", "user=adm-u"}, "controller_mutation_rate=3"))},
+			{"user and any client", alterQuotas(1, false, quotaOf([]string{"user=adm-u", "client-id"}, "producer_byte_rate=5"))},
+			{"any user and client", alterQuotas(1, false, quotaOf([]string{"user", "client-id=adm-c"}, "producer_byte_rate=6"))},
+			{"ip", alterQuotas(1, false, quotaOf([]string{"ip=192.0.2.1"}, "connection_creation_rate=10"))},
+			{"fraction set", alterQuotas(1, false, quotaOf([]string{"user=adm-u"}, "consumer_byte_rate=2000.5"))},
+			{"describe user", describeQuotas(1, true, "user=adm-u")},
+			{"describe user, not strict", describeQuotas(1, false, "user=adm-u")},
+			{"describe both", describeQuotas(0, true, "user=adm-u", "client-id=adm-c")},
+			{"describe any client of user", describeQuotas(1, true, "user=adm-u", "client-id=?")},
+			{"describe default client of user", describeQuotas(1, true, "user=adm-u", "client-id")},
+			{"describe client", describeQuotas(1, false, "client-id=adm-c")},
+			{"describe ip", describeQuotas(1, true, "ip=192.0.2.1")},
+			{"describe none", describeQuotas(1, true, "user=adm-none")},
+			{"describe ip and user", describeQuotas(1, true, "ip=192.0.2.1", "user=adm-u")},
+			{"describe twice", describeQuotas(1, true, "user=adm-u", "user=adm-v")},
+			{"describe unknown type", describeQuotas(1, true, "colour=red")},
+			{"describe empty type", describeQuotas(1, true, "=red")},
+			{"describe empty name", describeQuotas(1, true, "user=")},
+			{"describe unknown match", func() kmsg.Request {
+				r := describeQuotas(1, true, "user=adm-u").(*kmsg.DescribeClientQuotasRequest)
+				r.Components[0].MatchType = 7
+				return r
+			}()},
+			{"exact without a name", func() kmsg.Request {
+				r := describeQuotas(1, true, "user").(*kmsg.DescribeClientQuotasRequest)
+				r.Components[0].MatchType = 0
+				return r
+			}()},
+			{"default with a name", func() kmsg.Request {
+				r := describeQuotas(1, true, "user=adm-u").(*kmsg.DescribeClientQuotasRequest)
+				r.Components[0].MatchType = 1
+				return r
+			}()},
+			{"validate only", alterQuotas(1, true, quotaOf([]string{"user=adm-w"}, "producer_byte_rate=1000"))},
+			{"after validate only", describeQuotas(1, true, "user=adm-w")},
+			{"unknown key", alterQuotas(1, false, quotaOf([]string{"user=adm-u"}, "no_such_rate=1"))},
+			{"key of another entity", alterQuotas(1, false, quotaOf([]string{"user=adm-u"}, "connection_creation_rate=1"))},
+			{"key of another entity, ip", alterQuotas(1, false, quotaOf([]string{"ip=192.0.2.1"}, "producer_byte_rate=1"))},
+			{"negative", alterQuotas(1, false, quotaOf([]string{"user=adm-u"}, "producer_byte_rate=-1"))},
+			{"zero", alterQuotas(1, false, quotaOf([]string{"user=adm-u"}, "producer_byte_rate=0"))},
+			{"fraction of a byte", alterQuotas(1, false, quotaOf([]string{"user=adm-u"}, "producer_byte_rate=1.5"))},
+			{"fraction of a connection", alterQuotas(1, false, quotaOf([]string{"ip=192.0.2.1"}, "connection_creation_rate=1.5"))},
+			{"large connection rate", alterQuotas(1, true, quotaOf([]string{"ip=192.0.2.1"}, "connection_creation_rate=3000000000"))},
+			{"large byte rate", alterQuotas(1, true, quotaOf([]string{"user=adm-u"}, "producer_byte_rate=1e19"))},
+			{"fraction of a percentage", alterQuotas(1, true, quotaOf([]string{"user=adm-u"}, "request_percentage=0.01"))},
+			{"fraction of a mutation", alterQuotas(1, true, quotaOf([]string{"user=adm-u"}, "controller_mutation_rate=0.5"))},
+			{"unknown entity type", alterQuotas(1, false, quotaOf([]string{"colour=red"}, "producer_byte_rate=1"))},
+			{"ip and user", alterQuotas(1, false, quotaOf([]string{"ip=192.0.2.1", "user=adm-u"}, "producer_byte_rate=1"))},
+			{"no entity", alterQuotas(1, false, quotaOf(nil, "producer_byte_rate=1"))},
+			{"entity type twice", alterQuotas(1, false, quotaOf([]string{"user=adm-u", "user=adm-v"}, "producer_byte_rate=1"))},
+			{"empty name", alterQuotas(1, false, quotaOf([]string{"user="}, "producer_byte_rate=1"))},
+			{"bad ip", alterQuotas(1, true, quotaOf([]string{"ip=no such host!"}, "connection_creation_rate=1"))},
+			{"host name", alterQuotas(1, true, quotaOf([]string{"ip=localhost"}, "connection_creation_rate=1"))},
+			{"no ops", alterQuotas(1, false, quotaOf([]string{"user=adm-u"}))},
+			{"key twice", alterQuotas(1, false, quotaOf([]string{"user=adm-k"}, "producer_byte_rate=1", "producer_byte_rate=2"))},
+			{"after key twice", describeQuotas(1, true, "user=adm-k")},
+			{"entity twice", alterQuotas(1, false, quotaOf([]string{"user=adm-k"}, "producer_byte_rate=3"), quotaOf([]string{"user=adm-k"}, "consumer_byte_rate=4"))},
+			{"after entity twice", describeQuotas(1, true, "user=adm-k")},
+			{"one right one wrong", alterQuotas(1, false, quotaOf([]string{"user=adm-k"}, "producer_byte_rate=3"), quotaOf([]string{"user=adm-k"}, "x=4"))},
+			{"remove what is not there", alterQuotas(1, false, quotaOf([]string{"user=adm-none"}, "producer_byte_rate"))},
+			{"remove an unknown key", alterQuotas(1, false, quotaOf([]string{"user=adm-u"}, "no_such_rate"))},
+			{"nothing", alterQuotas(1, false)},
+			{"remove", alterQuotas(1, false,
+				quotaOf([]string{"user=adm-u"}, "producer_byte_rate", "consumer_byte_rate"),
+				quotaOf([]string{"user=adm-k"}, "producer_byte_rate", "consumer_byte_rate"),
+				quotaOf([]string{"user=adm-v"}, "producer_byte_rate"),
+				quotaOf([]string{"user=adm-u", "client-id"}, "producer_byte_rate"),
+				quotaOf([]string{"user", "client-id=adm-c"}, "producer_byte_rate"),
+				quotaOf([]string{"client-id=adm-c"}, "request_percentage"),
+				quotaOf([]string{"user=adm-u", "client-id=adm-c"}, "controller_mutation_rate"),
+				quotaOf([]string{"user=adm-u", "client-id=adm-d"}, "controller_mutation_rate"),
+				quotaOf([]string{"ip=192.0.2.1"}, "connection_creation_rate"))},
+			{"after remove", describeQuotas(1, false, "user=adm-u")},
+		},
 	}
+}
+
+// quotaOf changes an entity's quotas. The entity's parts are type=name, or the
+// type alone for the default; the changes are key=value, or the key alone to
+// remove.
+func quotaOf(entity []string, changes ...string) kmsg.AlterClientQuotasRequestEntry {
+	e := kmsg.NewAlterClientQuotasRequestEntry()
+	for _, part := range entity {
+		c := kmsg.NewAlterClientQuotasRequestEntryEntity()
+		kind, name, named := strings.Cut(part, "=")
+		if c.Type = kind; named {
+			c.Name = &name
+		}
+		e.Entity = append(e.Entity, c)
+	}
+	for _, change := range changes {
+		op := kmsg.NewAlterClientQuotasRequestEntryOp()
+		key, value, set := strings.Cut(change, "=")
+		op.Key, op.Remove = key, !set
+		if set {
+			v, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				panic(err)
+			}
+			op.Value = v
+		}
+		e.Ops = append(e.Ops, op)
+	}
+	return e
+}
+
+func alterQuotas(version int16, validateOnly bool, entries ...kmsg.AlterClientQuotasRequestEntry) kmsg.Request {
+	r := kmsg.NewPtrAlterClientQuotasRequest()
+	r.Version, r.ValidateOnly, r.Entries = version, validateOnly, entries
+	return r
+}
+
+// describeQuotas asks for the quotas of entities: type=name, type alone for
+// the default, type=? for any.
+func describeQuotas(version int16, strict bool, components ...string) kmsg.Request {
+	r := kmsg.NewPtrDescribeClientQuotasRequest()
+	r.Version, r.Strict = version, strict
+	for _, part := range components {
+		c := kmsg.NewDescribeClientQuotasRequestComponent()
+		kind, name, named := strings.Cut(part, "=")
+		c.EntityType = kind
+		switch {
+		case name == "?":
+			c.MatchType = 2
+		case named:
+			c.Match = &name
+		default:
+			c.MatchType = 1
+		}
+		r.Components = append(r.Components, c)
+	}
+	return r
 }
 
 func askACLs(version int16) kmsg.Request {

@@ -50,7 +50,7 @@ var layers = map[string]layer{
 		third: []string{kmsg, kerr, zerolog},
 	},
 	"broker": {
-		ours:  []string{"protocol", "broker/handler", "broker/auth", "storage", "storage/vfs", "config"},
+		ours:  []string{"protocol", "broker/handler", "broker/auth", "metadata", "storage", "storage/vfs", "config"},
 		third: []string{kmsg, kerr, zerolog, xsys, prometheus},
 	},
 	"node":          {all: true},

@@ -1,0 +1,115 @@
+package handler
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// DescribeClientQuotas (48), versions 0 and 1 (KIP-546): the quotas of the
+// entities that match all components; with strict, of those that have no other
+// part. v1 is flexible.
+func describeClientQuotas(b *Broker, r *Request) (kmsg.Response, error) {
+	req := r.Body.(*kmsg.DescribeClientQuotasRequest)
+	resp := req.ResponseKind().(*kmsg.DescribeClientQuotasResponse)
+	if err, text := quotaFilterProblem(req.Components); err != nil {
+		resp.ErrorCode, resp.ErrorMessage = err.Code, &text
+		return resp, nil
+	}
+	resp.ErrorMessage = new(string)
+	resp.Entries = []kmsg.DescribeClientQuotasResponseEntry{}
+	for _, q := range b.Cluster.Image().Quotas().All() {
+		if !quotaMatches(q.Entity, req.Components, req.Strict) {
+			continue
+		}
+		e := kmsg.NewDescribeClientQuotasResponseEntry()
+		for _, p := range quotaParts(q.Entity) {
+			part := kmsg.NewDescribeClientQuotasResponseEntryEntity()
+			part.Type, part.Name = p.Type, p.Name
+			e.Entity = append(e.Entity, part)
+		}
+		for key, value := range q.Values {
+			v := kmsg.NewDescribeClientQuotasResponseEntryValue()
+			v.Key, v.Value = key, value
+			e.Values = append(e.Values, v)
+		}
+		resp.Entries = append(resp.Entries, e)
+	}
+	return resp, nil
+}
+
+// quotaFilterProblem says what is wrong with a filter.
+func quotaFilterProblem(components []kmsg.DescribeClientQuotasRequestComponent) (*kerr.Error, string) {
+	has := map[string]bool{}
+	for _, c := range components {
+		switch {
+		case c.EntityType == "":
+			return kerr.InvalidRequest, "Invalid empty entity type."
+		case has[c.EntityType]:
+			return kerr.InvalidRequest, "Entity type " + c.EntityType + " cannot appear more than once in the filter."
+		case c.EntityType != metadata.QuotaUser && c.EntityType != metadata.QuotaClient && c.EntityType != metadata.QuotaIP:
+			return kerr.UnsupportedVersion, "Unsupported entity type " + c.EntityType
+		}
+		has[c.EntityType] = true
+		switch c.MatchType {
+		case kmsg.QuotasMatchTypeExact:
+			if c.Match == nil {
+				return kerr.InvalidRequest, "Request specified MATCH_TYPE_EXACT, but set match string to null."
+			}
+		case kmsg.QuotasMatchTypeDefault:
+			if c.Match != nil {
+				return kerr.InvalidRequest, "Request specified MATCH_TYPE_DEFAULT, but also specified a match string."
+			}
+		case kmsg.QuotasMatchTypeAny:
+			if c.Match != nil {
+				return kerr.InvalidRequest, "Request specified MATCH_TYPE_SPECIFIED, but also specified a match string."
+			}
+		default:
+			return kerr.InvalidRequest, "Unknown match type " + strconv.Itoa(int(c.MatchType))
+		}
+	}
+	if has[metadata.QuotaIP] && len(has) > 1 {
+		return kerr.InvalidRequest, "Invalid entity filter component combination. IP filter component should not be used with user or clientId filter component."
+	}
+	return nil, ""
+}
+
+func quotaMatches(e metadata.QuotaEntity, components []kmsg.DescribeClientQuotasRequestComponent, strict bool) bool {
+	parts := quotaParts(e)
+	for _, c := range components {
+		ok := slices.ContainsFunc(parts, func(p metadata.QuotaPart) bool {
+			switch {
+			case p.Type != c.EntityType:
+				return false
+			case c.MatchType == kmsg.QuotasMatchTypeAny:
+				return true
+			case c.Match == nil || p.Name == nil:
+				return c.Match == nil && p.Name == nil
+			}
+			return *c.Match == *p.Name
+		})
+		if !ok {
+			return false
+		}
+	}
+	return !strict || len(parts) == len(components)
+}
+
+// quotaParts are the parts of an entity as requests have them.
+func quotaParts(e metadata.QuotaEntity) (parts []metadata.QuotaPart) {
+	for _, p := range []struct {
+		kind string
+		name metadata.QuotaName
+	}{{metadata.QuotaUser, e.User}, {metadata.QuotaClient, e.Client}, {metadata.QuotaIP, e.IP}} {
+		switch {
+		case p.name.Default:
+			parts = append(parts, metadata.QuotaPart{Type: p.kind})
+		case p.name.Given:
+			parts = append(parts, metadata.QuotaPart{Type: p.kind, Name: &p.name.Name})
+		}
+	}
+	return parts
+}

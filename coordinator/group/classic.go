@@ -67,6 +67,9 @@ type classicGroup struct {
 	pending map[string]bool
 	// pendingSync are members that owe a SyncGroup of this generation.
 	pendingSync map[string]bool
+	// unsettled is set when the log says that a rebalance is due: the group was
+	// a consumer group until just before.
+	unsettled bool
 	// added is set when a member came during the initial delay.
 	added bool
 	// initialLeft is what remains of the initial delay's bound.
@@ -361,6 +364,7 @@ func classicFrom(id string, value []byte) (*classicGroup, error) {
 	}
 	if len(v.Members) > 0 {
 		g.state = stateStable
+		g.unsettled = v.Leader == nil
 	}
 	return g, nil
 }

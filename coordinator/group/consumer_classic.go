@@ -54,6 +54,8 @@ func (s *Shard) joinConsumer(st *step, g *consumerGroup, r *joinRequest) error {
 	if isNew {
 		id = s.newID()
 		if r.Version >= 4 && r.InstanceID == nil { // KIP-394
+			g.pending[id] = true
+			st.setTimer(timerKey(timerConsumerSession, g.id, id), milliseconds(r.SessionTimeoutMillis))
 			st.reply(r.ticket, joinError(id, kerr.MemberIDRequired))
 			return nil
 		}
@@ -91,10 +93,14 @@ func (s *Shard) joinConsumer(st *step, g *consumerGroup, r *joinRequest) error {
 func (s *Shard) admitClassic(st *step, g *consumerGroup, id string, isNew bool, instanceID *string) (*consumerMember, error) {
 	old := g.staticMember(instanceID)
 	switch {
+	case instanceID == nil && g.members[id] != nil:
+		return g.members[id], nil
+	case instanceID == nil && !isNew && !g.pending[id]:
+		// It was removed and does not know: what it believes to own may be
+		// another's by now. Kafka lets it in.
+		return nil, kerr.UnknownMemberID
 	case instanceID == nil || isNew && old == nil:
-		if m := g.members[id]; m != nil {
-			return m, nil
-		}
+		delete(g.pending, id)
 		return &consumerMember{id: id}, nil
 	case isNew:
 		return s.replaceConsumer(st, g, old, id), nil

@@ -82,6 +82,9 @@ type consumerGroup struct {
 	regexes map[string]*resolvedRegex
 	// owners tells who has a partition, or has yet to give it back.
 	owners map[topicIDPartition]string
+	// pending are member ids given out to members of the classic protocol that
+	// have not joined with them yet (KIP-394). Soft.
+	pending map[string]bool
 	// checked is the revision of the metadata that hash was last compared at.
 	// Soft: zero after a load.
 	checked int64
@@ -123,7 +126,7 @@ func newConsumerGroup(id string) *consumerGroup {
 	return &consumerGroup{
 		id: id, epoch: firstEpoch, members: make(map[string]*consumerMember), static: make(map[string]string),
 		target: make(map[string]assignor.Assignment), regexes: make(map[string]*resolvedRegex),
-		owners: make(map[topicIDPartition]string),
+		owners: make(map[topicIDPartition]string), pending: make(map[string]bool),
 	}
 }
 

@@ -517,7 +517,11 @@ func (s *Shard) removeRecords(st *step, g *consumerGroup, memberID string) {
 // partitions back in time or, of the classic protocol, did not join or sync.
 func (s *Shard) consumerTimeout(st *step, group, memberID string) {
 	g := s.consumer[group]
-	if g == nil || g.members[memberID] == nil {
+	if g == nil {
+		return
+	}
+	delete(g.pending, memberID)
+	if g.members[memberID] == nil {
 		return
 	}
 	s.removeConsumers(st, g, g.members[memberID])

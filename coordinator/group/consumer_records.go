@@ -55,9 +55,18 @@ func appendTag(dst, value []byte) []byte {
 	return append(dst, value...)
 }
 
+// appendNumber closes a struct whose only tagged field is a number; zero is left
+// out.
+func appendNumber(dst []byte, n int64) []byte {
+	if n == 0 {
+		return endValue(dst)
+	}
+	return appendTag(dst, kbin.AppendInt64(nil, n))
+}
+
 func consumerGroupRecord(group string, epoch int32, hash int64) runtime.Record {
 	v := kbin.AppendInt32(beginValue(), epoch)
-	v = appendTag(v, kbin.AppendInt64(nil, hash)) // of what the group subscribes to
+	v = appendNumber(v, hash) // of what the group subscribes to
 	return runtime.Record{Key: consumerKey(typeConsumerGroup, group), Value: v}
 }
 
@@ -70,18 +79,14 @@ func consumerMemberRecord(group string, m *consumerMember) runtime.Record {
 	for _, t := range m.topics {
 		v = kbin.AppendCompactString(v, t)
 	}
-	var regex *string
-	if m.regex != "" {
-		regex = &m.regex
-	}
-	v = kbin.AppendCompactNullableString(v, regex)
+	v = kbin.AppendCompactNullableString(v, &m.regex)
 	v = kbin.AppendInt32(v, m.rebalanceTimeoutMs)
 	v = kbin.AppendCompactNullableString(v, m.assignor)
-	if m.classic == nil {
-		return runtime.Record{Key: consumerKey(typeConsumerMember, group, m.id), Value: endValue(v)}
-	}
 	// Tag 0: what a member that speaks the classic protocol offers. A nullable
-	// struct begins with 1.
+	// struct begins with 1, null is 0.
+	if m.classic == nil {
+		return runtime.Record{Key: consumerKey(typeConsumerMember, group, m.id), Value: appendTag(v, []byte{0})}
+	}
 	c := kbin.AppendInt8(nil, 1)
 	c = kbin.AppendInt32(c, m.classic.sessionTimeoutMs)
 	c = kbin.AppendCompactArrayLen(c, len(m.classic.protocols))
@@ -96,7 +101,7 @@ func consumerMemberRecord(group string, m *consumerMember) runtime.Record {
 
 func targetEpochRecord(group string, epoch int32, timestamp int64) runtime.Record {
 	v := kbin.AppendInt32(beginValue(), epoch)
-	v = appendTag(v, kbin.AppendInt64(nil, timestamp)) // when it was computed (KIP-1263)
+	v = appendNumber(v, timestamp) // when it was computed (KIP-1263)
 	return runtime.Record{Key: consumerKey(typeTargetEpoch, group), Value: v}
 }
 
@@ -255,7 +260,7 @@ func parseConsumerMember(value []byte, m *consumerMember) error {
 
 func parseClassicMember(v []byte) *classicMember {
 	r := &kbin.Reader{Src: v}
-	if r.Int8() < 0 {
+	if r.Int8() <= 0 {
 		return nil
 	}
 	c := &classicMember{sessionTimeoutMs: r.Int32()}
@@ -267,14 +272,18 @@ func parseClassicMember(v []byte) *classicMember {
 	return c
 }
 
-func parseTargetEpoch(value []byte) (epoch int32, err error) {
+func parseTargetEpoch(value []byte) (epoch int32, timestamp int64, err error) {
 	r, err := openValue(value)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	epoch = r.Int32()
-	skipTags(r)
-	return epoch, r.Complete()
+	readTags(r, func(tag uint32, v []byte) {
+		if t := (&kbin.Reader{Src: v}); tag == 0 {
+			timestamp = t.Int64()
+		}
+	})
+	return epoch, timestamp, r.Complete()
 }
 
 func parseTargetMember(value []byte) (assignor.Assignment, error) {

@@ -41,7 +41,7 @@ func (g *consumerGroup) replay(kind int16, key []string, value []byte) (err erro
 			g.static[*m.instanceID] = m.id
 		}
 	case typeTargetEpoch:
-		g.targetEpoch, err = parseTargetEpoch(value)
+		g.targetEpoch, _, err = parseTargetEpoch(value)
 	case typeTargetMember:
 		g.target[key[1]], err = parseTargetMember(value)
 	case typeCurrentMember:

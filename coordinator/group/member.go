@@ -46,6 +46,15 @@ func (m *member) metadata(name string) []byte {
 	return nil
 }
 
+// offered is the member's metadata for the protocol of its group or, while that
+// is not chosen, for the one it likes best.
+func (m *member) offered(name string) []byte {
+	if b := m.metadata(name); b != nil {
+		return b
+	}
+	return m.protocols[0].metadata
+}
+
 // matches tells whether a rejoin offers what the member offered before.
 func (m *member) matches(ps []protocol) bool { return sameProtocols(ps, m.protocols) }
 

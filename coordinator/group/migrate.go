@@ -36,6 +36,7 @@ func (s *Shard) upgrade(st *step, old *classicGroup, joining string) (*consumerG
 		}
 		members = append(members, u)
 	}
+	s.keepClaimed(old, members)
 
 	for _, m := range old.inOrder() {
 		st.reply(m.joining, joinError(m.id, kerr.RebalanceInProgress))
@@ -64,6 +65,35 @@ func (s *Shard) upgrade(st *step, old *classicGroup, joining string) (*consumerG
 	return g, nil
 }
 
+// keepClaimed adds to what members were last assigned what they said they own
+// when they last joined, and nobody was assigned: in a cooperative rebalance
+// that is on its way from one member to another, and the former owner may not
+// have heard of it.
+func (s *Shard) keepClaimed(old *classicGroup, members []*consumerMember) {
+	taken := make(map[topicIDPartition]bool)
+	for _, m := range members {
+		for tp := range partitionsOf(m.assigned) {
+			taken[tp] = true
+		}
+	}
+	for _, m := range members {
+		subscription, err := parseSubscription(old.members[m.id].offered(old.protocol))
+		if err != nil {
+			continue // checked when the member was made
+		}
+		for tp := range partitionsOf(s.ownedOf(subscription)) {
+			if !taken[tp] {
+				taken[tp] = true
+				m.assigned[tp.topic] = append(m.assigned[tp.topic], tp.partition)
+				m.since[tp] = old.generation
+			}
+		}
+		for _, ps := range m.assigned {
+			slices.Sort(ps)
+		}
+	}
+}
+
 // upgraded is the member of a classic group as one of a consumer group, or why
 // there is no such thing.
 func (s *Shard) upgraded(g *classicGroup, m *member) (*consumerMember, string) {
@@ -71,11 +101,7 @@ func (s *Shard) upgraded(g *classicGroup, m *member) (*consumerMember, string) {
 	if len(m.protocols) == 0 {
 		return nil, malformed
 	}
-	offered := m.metadata(g.protocol)
-	if offered == nil { // the first rebalance is not over
-		offered = m.protocols[0].metadata
-	}
-	subscription, err := parseSubscription(offered)
+	subscription, err := parseSubscription(m.offered(g.protocol))
 	if err != nil {
 		return nil, malformed
 	}
@@ -121,8 +147,8 @@ func (s *Shard) downgradable(g *consumerGroup, without ...*consumerMember) bool 
 
 // downgrade makes a consumer group a classic one when the last member that
 // spoke the consumer protocol left, or came back speaking the classic one
-// (joined). The members keep the partitions meant for them and, unless they all
-// have them already, rebalance. False if nobody would be left.
+// (joined). Unless they all have what is meant for them the members rebalance.
+// False if nobody would be left.
 func (s *Shard) downgrade(st *step, g *consumerGroup, leaving []*consumerMember, joined *consumerMember) bool {
 	c := newClassicGroup(g.id, st.now)
 	c.generation = g.epoch
@@ -145,13 +171,22 @@ func (s *Shard) downgrade(st *step, g *consumerGroup, leaving []*consumerMember,
 	c.protocol, c.hasProtocol, c.state = c.selectProtocol(), true, stateStable
 	img := s.image()
 	for _, m := range c.members {
-		m.assignment = encodeAssignment(img, g.target[m.id], m.metadata(c.protocol))
+		// What it still has, and not what was meant for it: if another member of
+		// the consumer protocol joins before the rebalance is over, this says what
+		// is not free.
+		was := g.members[m.id]
+		m.assignment = encodeAssignment(img, union(was.assigned, was.revoking), m.metadata(c.protocol))
 	}
 	for _, t := range g.tombstones() {
 		s.emit(st, t)
 	}
 	s.classic[g.id] = c
+	leader := c.leader
+	if !settled {
+		c.leader = "" // in the log only, where it says that a rebalance is due
+	}
 	st.Records, st.SkipReplay = append(st.Records, c.record()), true
+	c.leader = leader
 	for _, m := range c.inOrder() {
 		s.watchSession(st, c, m)
 	}

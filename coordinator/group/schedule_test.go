@@ -275,12 +275,14 @@ func newSchedule(t *testing.T, rt *rapid.T) *schedule {
 	return &schedule{w: w, t: rt, positions: make(map[consumer]map[topicIDPartition]int64), committed: make(map[topicIDPartition]int64)}
 }
 
-// known tells whether the coordinator would take a commit from the consumer,
-// which is what owning means: one that it has given up may not know yet.
-func (s *schedule) known(c consumer) bool {
+// owns tells whether the coordinator would take a commit of the consumer for a
+// partition, which is what owning means: one that it has given up may not know
+// yet.
+func (s *schedule) owns(c consumer, tp topicIDPartition) bool {
 	id, instance, epoch := c.member()
 	if g := s.w.s.consumer["g"]; g != nil {
-		return g.members[id] != nil
+		stale, err := g.checkCommit(id, epoch, true)
+		return err == nil && (stale == nil || stale(tp) == nil)
 	}
 	g := s.w.s.classic["g"]
 	if g == nil {
@@ -293,10 +295,10 @@ func (s *schedule) known(c consumer) bool {
 func (s *schedule) check() {
 	owner := make(map[topicIDPartition]consumer)
 	for _, c := range s.consumers {
-		if !s.known(c) {
-			continue
-		}
 		for tp := range partitionsOf(c.holds()) {
+			if !s.owns(c, tp) {
+				continue
+			}
 			if other := owner[tp]; other != nil {
 				s.t.Fatalf("%s: both %+v and %+v own %s-%d", s.describe(), other, c, topicOf(tp.topic), tp.partition)
 			}
@@ -390,7 +392,7 @@ func (s *schedule) settle() {
 	want, got := 0, 0
 	wanted := make(map[string]bool)
 	for _, c := range s.consumers {
-		if !c.settled() || !s.known(c) {
+		if !c.settled() {
 			s.t.Fatalf("%s: %+v has not come to rest", s.describe(), c)
 		}
 		for _, t := range c.subscribed() {

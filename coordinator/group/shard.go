@@ -143,6 +143,9 @@ func (s *Shard) Loaded(now time.Time) runtime.Result {
 		for _, m := range g.members {
 			s.watchSession(st, g, m)
 		}
+		if g.unsettled {
+			s.prepareRebalance(st, g)
+		}
 	}
 	for _, g := range s.consumer {
 		for _, m := range g.members {

@@ -171,9 +171,10 @@ func (r *compactRig) read() ([]compactRecord, error) { return readCommitted(r.l,
 
 func readCommitted(l *Log, maxBytes int) ([]compactRecord, error) {
 	var out []compactRecord
-	stable := l.LastStableOffset()
-	for off := l.LogStartOffset(); off < stable; {
-		s, err := l.Read(off, maxBytes, stable, true)
+	// The end is looked at again and again, as by a consumer: a record may be gone that has a later one beyond the end that
+	// was seen first.
+	for off := l.LogStartOffset(); off < l.LastStableOffset(); {
+		s, err := l.Read(off, maxBytes, l.LastStableOffset(), true)
 		if err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@
 //	  recovery-point-offset-checkpoint          per log: everything below is durable and need not be read by recovery
 //	  log-start-offset-checkpoint               per log, where it is not the first segment's base
 //	  replication-offset-checkpoint             per log: the high watermark
+//	  cleaner-offset-checkpoint                 per compacted log: everything below was cleaned
 //	  orders-0/                                 <topic>-<partition>
 //	    partition.metadata                      version: 0, topic_id
 //	    leader-epoch-checkpoint                 where each leader epoch began
@@ -54,7 +55,7 @@
 // point. From then on the old segment may be closed and opened again as the cache of open files has room.
 //
 // Retention, truncation and compaction take segments out of service by renaming (.deleted) or replacing them (.cleaned while
-// it is written, .swap when it is complete). Slices in flight keep their file: it is closed when the last is released, and
+// it is written, .swap when it is complete; compact.go says what stays, compactswap.go in which steps). Slices in flight keep their file: it is closed when the last is released, and
 // cut or overwritten never (truncate.go copies instead).
 //
 // # Crash cases
@@ -68,7 +69,7 @@
 //     offsets or CRC are wrong. All batches before stay, also if nobody synced them.
 //   - A segment lost its end, but its successor is there: the successor does not begin where the log ends, so it goes, with
 //     all that follow. Below the recovery point gaps are left by compaction and are fine; therefore whatever replaces
-//     segments must first make the recovery point durable.
+//     segments must first make the recovery point durable. Should that be lost, the cleaner's checkpoint vouches for them.
 //   - A roll was not finished: .next holds batches. It is named after its first one. Replicated batches may have gaps in
 //     their offsets, so that this would be the wrong name; a follower's append hence waits for the name. The name .next is
 //     durable before the file is used, so that no segment survives its predecessor.
@@ -82,7 +83,8 @@
 //     were deleted are there again.
 //   - All was thrown away to start at another offset: snapshots go durably before the new segment comes, or the new log
 //     would have the old one's producers.
-//   - A replacement was cut short: .cleaned is removed; .swap is put in the place of the segments that it covers.
+//   - A replacement was cut short: .cleaned is removed; .swap is put in the place of the segments that it covers. One that
+//     it does not reach, because all that stays of that segment lies before, is there again as it was, and cleaned again.
 //   - An index, snapshot or checkpoint is missing or corrupt: it is rebuilt, at load if it is needed there, else when it is
 //     first used. A missing .txnindex cannot be told from an empty one; therefore a .log goes before its .txnindex does.
 //   - A write, fsync or rename fails, or writes less than it should: the write is undone if the disk lets us, the directory
@@ -94,15 +96,15 @@
 //
 // # Goroutines and locks
 //
-// The package has one goroutine, the Manager's background loop (background.go), between Start and Close. Everything else
-// runs on the caller's. Appends to one log are serialised by Log.mu, which is held over one positional write and never over
+// Between Start and Close the Manager has a goroutine for background work (background.go) and log.cleaner.threads that
+// clean compacted logs (cleaner.go). Everything else runs on the caller's. Appends to one log are serialised by Log.mu, which is held over one positional write and never over
 // an fsync, create or rename (truncation, which is rare and excludes appends anyway, is the exception). Checking a
 // produced batch, with CRC and decompression, happens before. Reads take no lock over file access.
 //
 // Lock order; a lock may be taken while those left of it are held:
 //
-//	background.tickMu > Manager.mu > Log.hk > Log.spareMu > Log.mu > segment.mu > index.mu, txnIndex.mu, metaTimestamp.mu
-//	innermost, holding nothing else: logDir.ckptMu, Log.tailMu, Log.epochMu, background.mu, segmentCache.mu
+//	cleaner.resizing > cleaner.mu > background.tickMu > Manager.mu > Log.hk > Log.spareMu > Log.mu > segment.mu > index.mu, txnIndex.mu, metaTimestamp.mu
+//	innermost, holding nothing else: throttle.mu, logDir.ckptMu, Log.tailMu, Log.epochMu, background.mu, segmentCache.mu
 //
 // Readers work on immutable lists: Log.segs is replaced as a whole, and the end of the log (tail) changes in one step. A
 // reader opens the segment first and looks at the end of the log then, a truncation publishes the new end first and looks

@@ -7,8 +7,8 @@ import (
 )
 
 // background is the work that no append waits for. Its state is guarded by mu; the loop, which Start starts and Close
-// ends, is one goroutine; the cleaner has its own. All it does is call Tick at intervals and housekeep when nudged, so that
-// tests can do the same without it.
+// ends, is one goroutine; the cleaner has its own. All it does is call Tick at intervals and housekeep when nudged, so
+// that tests can do the same without it.
 type background struct {
 	mu       sync.Mutex
 	work     []*Log // nudged

@@ -342,3 +342,42 @@ func TestDumpCompacted(t *testing.T) {
 		}
 	}
 }
+
+// TestLostCheckpointsOfCompactedLog: recovery takes no gap that compaction left for a loss, if only one of the checkpoints
+// that vouch for it is there.
+func TestLostCheckpointsOfCompactedLog(t *testing.T) {
+	for _, lost := range []string{recoveryPointFile, cleanerFile} {
+		t.Run(lost, func(t *testing.T) {
+			fs := vfs.NewMem()
+			cfg := compactConfig(600)
+			m, l := openCompact(t, fs, "/data", cfg, CleanerConfig{})
+			for i := range 40 {
+				// Those with numbers are alone in their segment's middle, so that all around them goes.
+				key := []byte("often")
+				if i%10 == 3 {
+					key = fmt.Append(nil, i)
+				}
+				appendKeyed(t, l, key, bytes.Repeat([]byte{'v'}, 40))
+			}
+			end := l.LogEndOffset()
+			m.AwaitIdle()
+			if n := m.Clean(time.Now()); n != 1 {
+				t.Fatal(n)
+			}
+			want, err := readCommitted(l, 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fs = fs.KillClone()
+			if err := fs.Remove("/data/" + lost); err != nil {
+				t.Fatal(err)
+			}
+			_, l = openCompact(t, fs, "/data", cfg, CleanerConfig{})
+			l.SetHighWatermark(end)
+			got, err := readCommitted(l, 1000)
+			if err != nil || l.LogEndOffset() != end || fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("%d records up to %d, were %d up to %d: %v", len(got), l.LogEndOffset(), len(want), end, err)
+			}
+		})
+	}
+}

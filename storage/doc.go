@@ -55,8 +55,8 @@
 // point. From then on the old segment may be closed and opened again as the cache of open files has room.
 //
 // Retention, truncation and compaction take segments out of service by renaming (.deleted) or replacing them (.cleaned while
-// it is written, .swap when it is complete; compact.go says what stays, compactswap.go in which steps). Slices in flight keep their file: it is closed when the last is released, and
-// cut or overwritten never (truncate.go copies instead).
+// it is written, .swap when it is complete; compact.go says what stays, compactswap.go in which steps). Slices in flight
+// keep their file: it is closed when the last is released, and cut or overwritten never (truncate.go copies instead).
 //
 // # Crash cases
 //
@@ -97,13 +97,15 @@
 // # Goroutines and locks
 //
 // Between Start and Close the Manager has a goroutine for background work (background.go) and log.cleaner.threads that
-// clean compacted logs (cleaner.go). Everything else runs on the caller's. Appends to one log are serialised by Log.mu, which is held over one positional write and never over
-// an fsync, create or rename (truncation, which is rare and excludes appends anyway, is the exception). Checking a
-// produced batch, with CRC and decompression, happens before. Reads take no lock over file access.
+// clean compacted logs (cleaner.go). Everything else runs on the caller's. Appends to one log are serialised by Log.mu,
+// which is held over one positional write and never over an fsync, create or rename (truncation, which is rare and excludes
+// appends anyway, is the exception). Checking a produced batch, with CRC and decompression, happens before. Reads take no
+// lock over file access.
 //
 // Lock order; a lock may be taken while those left of it are held:
 //
-//	cleaner.resizing > cleaner.mu > background.tickMu > Manager.mu > Log.hk > Log.spareMu > Log.mu > segment.mu > index.mu, txnIndex.mu, metaTimestamp.mu
+//	cleaner.resizing > cleaner.mu > segment.mu; background.tickMu > Manager.mu > Log.hk > Log.spareMu > Log.mu > segment.mu
+//	segment.mu > index.mu, txnIndex.mu, metaTimestamp.mu
 //	innermost, holding nothing else: throttle.mu, logDir.ckptMu, Log.tailMu, Log.epochMu, background.mu, segmentCache.mu
 //
 // Readers work on immutable lists: Log.segs is replaced as a whole, and the end of the log (tail) changes in one step. A

@@ -52,6 +52,7 @@ type bench struct {
 	latencyWarmed bool
 	idle          time.Duration
 	calls, fill   bool
+	settings      []string // of gregor only
 	// favoured tells that the latency scenario ran with precedence.
 	favoured bool
 
@@ -91,6 +92,10 @@ func run() error {
 	flag.BoolVar(&b.fill, "fill", true, "fill free memory with page cache first")
 	flag.StringVar(&b.profiles, "profiles", "", "directory for CPU profiles of gregor")
 	flag.IntVar(&b.profileSeconds, "profile-seconds", 10, "length of a profile, from the start of its scenario")
+	flag.Func("gregor", "key=value, a setting of gregor only, to see what it is worth; may be repeated", func(v string) error {
+		b.settings = append(b.settings, v)
+		return nil
+	})
 	scratch := flag.String("dir", "", "where the brokers keep their data, the same file system for all (a temporary directory)")
 	flag.Parse()
 	b.latencyWarm = 20 * time.Second
@@ -194,7 +199,7 @@ func (b *bench) start(noKafka bool) error {
 	if b.tools, err = build(b.dir); err != nil {
 		return err
 	}
-	var more []string
+	more := b.settings
 	if b.profiles != "" {
 		port, err := harness.FreePort()
 		if err != nil {
@@ -288,7 +293,7 @@ func (b *bench) describe(load0, stolen float64) string {
 		"",
 		"- Machine: " + machine() + ".",
 		fmt.Sprintf("- Load average %.1f at the start, %.1f at the end; %.2f%% of the CPU time was stolen. The benchmark itself is a load of 1 to 2: what is above that is other people's work, which disturbs times more than CPU time.", load0, loadAverage(), 100*stolen),
-		"- gregor " + revision() + ", static and stripped, default configuration, embedded etcd.",
+		"- gregor " + revision() + ", static and stripped, " + b.configuration() + ", embedded etcd.",
 	}
 	if b.kafka != nil {
 		lines = append(lines,
@@ -305,6 +310,13 @@ func (b *bench) describe(load0, stolen float64) string {
 		"- Before all else free memory was filled with page cache: a virtual machine charges the first use of memory to whoever happens to touch it, at a multiple of what is measured here. Repetitions that still had to pay show as the greatest in their line.",
 		"- Floor: the same bytes over the same loopback with nothing but CRC-32C and pwrite (produce), sendfile of gregor's own files in the same chunks (fetch), echo (latency), exec and listen of a static Go program (start).",
 	), "\n") + "\n"
+}
+
+func (b *bench) configuration() string {
+	if len(b.settings) == 0 {
+		return "default configuration"
+	}
+	return "`" + strings.Join(b.settings, " ") + "`"
 }
 
 func revision() string {

@@ -133,7 +133,8 @@ func TestSystemCalls(t *testing.T) {
 		{"small produce", 2, 1, 0, func() { c.raw(produce(100), buf) }},
 		{"small fetch", 2, 1, 0, func() { c.raw(fetch("small", 1<<20), buf) }},
 		{"fetch of 100 kB", 2, 2, 1, func() { c.raw(fetch("t", 1), buf) }},
-		{"fetch of 400 kB", 2, 2, 1, func() { c.raw(fetch("t", 500_000), buf) }},
+		// The socket of a local client takes localSendBuffer at a time.
+		{"fetch of 400 kB", 2, 2, 4, func() { c.raw(fetch("t", 500_000), buf) }},
 	} {
 		settled()
 		reads, writes, sendfiles := m.reads.Load(), m.writes.Load(), m.sendfiles.Load()
@@ -145,7 +146,7 @@ func TestSystemCalls(t *testing.T) {
 		reads, writes, sendfiles = m.reads.Load()-reads, m.writes.Load()-writes, m.sendfiles.Load()-sendfiles
 		// A socket may be full or a request cut in two now and then.
 		const slack = n / 5
-		if reads > n*test.reads+slack || writes > n*test.writes+slack || sendfiles > n*test.sendfiles+slack || sendfiles < n*test.sendfiles {
+		if reads > n*test.reads+slack || writes > n*test.writes+slack || sendfiles > n*test.sendfiles+slack || test.sendfiles > 0 && sendfiles < n {
 			t.Errorf("%s: %d reads, %d writes, %d sendfiles for %d requests", test.name, reads, writes, sendfiles, n)
 		} else {
 			t.Logf("%s: %d reads, %d writes, %d sendfiles for %d requests", test.name, reads, writes, sendfiles, n)

@@ -49,7 +49,8 @@ type Options struct {
 	// those above it for the logs, whatever number of clients come.
 	MaxDescriptor uint64
 	// SendBuffer and ReceiveBuffer are the sizes of the socket's buffers, 0
-	// for what the operating system chooses (and adapts).
+	// for what the operating system chooses (and adapts), except that little is
+	// sent ahead to clients on the same machine.
 	SendBuffer, ReceiveBuffer int
 	// QuotaWindows and QuotaWindow are quota.window.num and
 	// quota.window.size.seconds: the windows over which the rates of clients

@@ -106,7 +106,9 @@ func (c *compaction) makeDurable() error {
 	l := c.l
 	l.hk.Lock()
 	err := l.alive()
-	if err == nil && l.recoveryPoint.Load() < c.job.upTo {
+	if err == nil {
+		// Also if the recovery point is there already: a segment that was flushed and then rolled at just that offset still
+		// has its indexes to be written, and that must not happen after it was replaced.
 		err = l.flush(false)
 	}
 	l.hk.Unlock()

@@ -381,3 +381,37 @@ func TestLostCheckpointsOfCompactedLog(t *testing.T) {
 		})
 	}
 }
+
+// TestCleanBeforeRollIsSealed: a segment that was flushed and rolled at the same offset has its indexes still to be
+// written; a clean in between must not have the old ones written over the new.
+func TestCleanBeforeRollIsSealed(t *testing.T) {
+	fs := vfs.NewMem()
+	cfg := compactConfig(500)
+	cfg.IndexIntervalBytes = 1
+	m, l := openCompact(t, fs, "/data", cfg, CleanerConfig{})
+	appendKeyed(t, l, []byte("a"), bytes.Repeat([]byte{'v'}, 150))
+	appendKeyed(t, l, []byte("b"), bytes.Repeat([]byte{'v'}, 20))
+	appendKeyed(t, l, []byte("a"), bytes.Repeat([]byte{'v'}, 60))
+	if err := l.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	appendKeyed(t, l, []byte("c"), bytes.Repeat([]byte{'v'}, 200))
+	if n := m.Clean(time.Now()); n != 1 || l.Segments() != 2 {
+		t.Fatalf("%d cleaned, %d segments", n, l.Segments())
+	}
+	if err := m.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	_, l = openCompact(t, fs, "/data", cfg, CleanerConfig{})
+	l.SetHighWatermark(l.LogEndOffset())
+	s := (*l.segs.Load())[0]
+	if err := s.load(); err != nil {
+		t.Fatal(err)
+	}
+	if _, pos, n := s.offsets.searchOffset(2); n != 1 || pos != 89 {
+		t.Errorf("%d index entries, the last for position %d of %d", n, pos, s.size.Load())
+	}
+	if got, err := readCommitted(l, 1); err != nil || len(got) != 3 {
+		t.Errorf("%d records: %v", len(got), err)
+	}
+}

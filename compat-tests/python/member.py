@@ -1,0 +1,61 @@
+"""A member of a consumer group that uses librdkafka through confluent-kafka.
+
+It prints the events that Kafka's VerifiableConsumer prints: see
+harness/member.go.
+
+    member.py BROKER TOPIC GROUP KEY=VALUE...
+"""
+
+import json
+import signal
+import sys
+import time
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+
+def say(name, partitions):
+    print(json.dumps({"name": name, "timestamp": int(time.time() * 1000), "partitions": partitions}), flush=True)
+
+
+def plain(partitions):
+    return [{"topic": p.topic, "partition": p.partition} for p in partitions]
+
+
+def main():
+    broker, topic, group, *conf = sys.argv[1:]
+    config = {
+        "bootstrap.servers": broker, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False,
+        "topic.metadata.refresh.interval.ms": 1000, "log_level": 0, "reconnect.backoff.max.ms": 500,
+    }
+    config.update(c.split("=", 1) for c in conf)
+    consumer = Consumer(config)
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+
+    def assigned(_, ps):
+        say("partitions_assigned", plain(ps))
+
+    def revoked(_, ps):
+        say("partitions_revoked", plain(ps))
+
+    consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked)
+    while not stop:
+        ranges = {}
+        for m in consumer.consume(500, 0.2):
+            if m.error():
+                continue
+            low, _ = ranges.get(m.partition(), (m.offset(), 0))
+            ranges[m.partition()] = (low, m.offset())
+        if not ranges:
+            continue
+        say("records_consumed", [{"topic": topic, "partition": p, "minOffset": a, "maxOffset": b} for p, (a, b) in ranges.items()])
+        try:
+            consumer.commit(offsets=[TopicPartition(topic, p, b + 1) for p, (_, b) in ranges.items()], asynchronous=False)
+        except KafkaException as e:
+            print(e, file=sys.stderr)
+    consumer.close()
+    say("shutdown_complete", [])
+
+
+main()

@@ -186,3 +186,16 @@ func (c *Controller) AlterQuotas(ctx context.Context, alterations []metadata.Quo
 	}
 	return results, nil
 }
+
+// AlterScram stores and deletes SCRAM credentials. See metadata.AlterScram.
+func (c *Controller) AlterScram(ctx context.Context, deletions []metadata.ScramID, upsertions []metadata.ScramUpsertion) ([]metadata.ScramResult, error) {
+	var results []metadata.ScramResult
+	err := c.submit(&request{ctx: ctx, decide: func(img *metadata.Image, _ bool) (plans []metadata.Plan, ok bool) {
+		results, plans = metadata.AlterScram(img, deletions, upsertions)
+		return plans, !slices.ContainsFunc(results, func(r metadata.ScramResult) bool { return r.Err != nil })
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}

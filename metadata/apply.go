@@ -144,6 +144,8 @@ func (e *editor) put(kv KV) error {
 		return e.putConfig(kv)
 	case strings.HasPrefix(key, prefixQuotas):
 		return e.putQuota(kv)
+	case strings.HasPrefix(key, prefixScram):
+		return e.putScram(kv)
 	case key == keyProducerIDs:
 		r, err := decode[producerRecord](kv)
 		e.img.producer = producerState{next: r.Next, revision: kv.ModRevision}
@@ -184,6 +186,8 @@ func (e *editor) del(key string) error {
 		}
 	case strings.HasPrefix(key, prefixQuotas):
 		e.delQuota(key)
+	case strings.HasPrefix(key, prefixScram):
+		e.delScram(key)
 	case key == keyProducerIDs:
 		e.img.producer = producerState{}
 	case key == keyController:

@@ -28,6 +28,7 @@
 //	brokers/live/<id>       the broker's sign of life; held by a lease
 //	configs/<type>/<name>   configs of brokers, groups, client metrics
 //	quotas/<entity>         quotas of users, client ids and addresses
+//	scram/<mechanism>/<user> what authenticates a user by SCRAM
 //	producer_ids            first producer id that no block has taken
 //
 // Values are JSON objects (encode.go): a reader ignores fields that it does

@@ -35,6 +35,9 @@ func Dump(i *Image) string {
 	for _, q := range i.quotas.All() {
 		fmt.Fprintf(&b, "quota %+v %v at %d\n", q.Entity, q.Values, q.revision)
 	}
+	for _, id := range i.scram.IDs() {
+		fmt.Fprintf(&b, "scram %v %+v\n", id, *i.scram.Get(id))
+	}
 	for _, br := range i.brokers {
 		fmt.Fprintf(&b, "broker %+v\n", *br)
 	}

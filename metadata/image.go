@@ -27,6 +27,7 @@ type Image struct {
 	regs     []*brokerState
 	producer producerState
 	quotas   *QuotaSet
+	scram    *ScramSet
 }
 
 // Topic is one topic. Partition i of it is Partitions[i].

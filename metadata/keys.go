@@ -31,6 +31,7 @@ const (
 	prefixLive    = "brokers/live/"
 	prefixConfigs = "configs/"
 	prefixQuotas  = "quotas/"
+	prefixScram   = "scram/"
 )
 
 func topicKey(name string) string { return prefixTopics + name }

@@ -83,6 +83,8 @@ func apis() []API {
 		{Key: 47, Min: 0, Max: 0, handle: offsetDelete},
 		{Key: 48, Min: 0, Max: 1, handle: describeClientQuotas},
 		{Key: 49, Min: 0, Max: 1, handle: alterClientQuotas},
+		{Key: 50, Min: 0, Max: 0, handle: describeUserScramCredentials},
+		{Key: 51, Min: 0, Max: 0, handle: alterUserScramCredentials},
 		{Key: 55, Min: 0, Max: 2, handle: describeQuorum},
 		{Key: 60, Min: 0, Max: 2, handle: describeCluster},
 		{Key: 61, Min: 0, Max: 0, handle: describeProducers},

@@ -74,6 +74,7 @@ type Cluster interface {
 	ElectLeaders(ctx context.Context, kind metadata.ElectionType, topics []metadata.TopicPartitions) ([]metadata.PartitionResult, error)
 	Reassign(ctx context.Context, asked []metadata.Reassignment, allowRFChange bool) ([]metadata.PartitionResult, error)
 	AlterQuotas(ctx context.Context, alterations []metadata.QuotaAlteration, resolves func(host string) bool, validateOnly bool) ([]metadata.QuotaResult, error)
+	AlterScram(ctx context.Context, deletions []metadata.ScramID, upsertions []metadata.ScramUpsertion) ([]metadata.ScramResult, error)
 	// AllocateProducerIDs reserves count producer ids from first on.
 	AllocateProducerIDs(ctx context.Context) (first int64, count int32, err error)
 }

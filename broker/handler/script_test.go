@@ -478,7 +478,8 @@ func inNoOrder(v any) bool {
 		[]kmsg.DescribeGroupsResponseGroup, []kmsg.ConsumerGroupDescribeResponseGroup, []kmsg.DeleteGroupsResponseGroup,
 		[]kmsg.JoinGroupResponseMember, []kmsg.DescribeGroupsResponseGroupMember, []kmsg.ConsumerGroupDescribeResponseGroupMember,
 		[]kmsg.OffsetFetchResponseTopic, []kmsg.OffsetFetchResponseTopicPartition, []kmsg.OffsetFetchResponseGroupTopic, []kmsg.OffsetFetchResponseGroupTopicPartition,
-		[]kmsg.DescribeClientQuotasResponseEntry, []kmsg.AlterClientQuotasResponseEntry, []kmsg.AlterClientQuotasResponseEntryEntity:
+		[]kmsg.DescribeClientQuotasResponseEntry, []kmsg.AlterClientQuotasResponseEntry, []kmsg.AlterClientQuotasResponseEntryEntity,
+		[]kmsg.AlterUserSCRAMCredentialsResponseResult, []kmsg.DescribeUserSCRAMCredentialsResponseResult:
 		return true
 	}
 	return false

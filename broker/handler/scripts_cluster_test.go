@@ -2,6 +2,7 @@ package handler
 
 import (
 	"fmt"
+	"github.com/gregor-broker/gregor/metadata"
 	"strconv"
 	"strings"
 
@@ -96,6 +97,27 @@ func clusterScripts() map[string][]step {
 				r.Version, r.TimeoutMillis, r.Topics = 2, 10000, []kmsg.ElectLeadersRequestTopic{}
 				return r
 			}()},
+		},
+		"scram": {
+			{"two mechanisms", alterScram(nil, scramOf("adm-u", 1, 4096), scramOf("adm-u", 2, 8192), scramOf("adm-v", 1, 5000))},
+			{"describe one", describeScramOf("adm-u")},
+			{"describe none", describeScramOf("adm-none")},
+			{"describe twice", describeScramOf("adm-u", "adm-u", "adm-v")},
+			{"too few iterations", alterScram(nil, scramOf("adm-u", 1, 4095))},
+			{"too many iterations", alterScram(nil, scramOf("adm-u", 1, 16385))},
+			{"unknown mechanism", alterScram(nil, scramOf("adm-u", 3, 4096))},
+			{"no user", alterScram(nil, scramOf("", 1, 4096))},
+			{"one of two is bad", alterScram(nil, scramOf("adm-w", 1, 4096), scramOf("adm-w", 2, 1))},
+			{"nothing came of it", describeScramOf("adm-w")},
+			{"twice", alterScram(nil, scramOf("adm-w", 1, 4096), scramOf("adm-w", 1, 4097))},
+			{"set and delete", alterScram([]metadata.ScramID{{User: "adm-u", Mechanism: 1}}, scramOf("adm-u", 1, 4097))},
+			{"replace", alterScram(nil, scramOf("adm-u", 1, 6000))},
+			{"describe replaced", describeScramOf("adm-u")},
+			{"delete what is not there", alterScram([]metadata.ScramID{{User: "adm-none", Mechanism: 1}})},
+			{"delete an unknown mechanism", alterScram([]metadata.ScramID{{User: "adm-u", Mechanism: 9}})},
+			{"delete one", alterScram([]metadata.ScramID{{User: "adm-u", Mechanism: 1}, {User: "adm-v", Mechanism: 1}})},
+			{"describe what is left", describeScramOf("adm-u", "adm-v")},
+			{"delete the other", alterScram([]metadata.ScramID{{User: "adm-u", Mechanism: 2}})},
 		},
 		"client_quotas": {
 			{"user", alterQuotas(1, false, quotaOf([]string{"user=adm-u"}, "producer_byte_rate=1000", "consumer_byte_rate=2000"))},
@@ -316,6 +338,33 @@ func askElection(version int16, kind int8, topic string, partitions ...int32) km
 		t := kmsg.NewElectLeadersRequestTopic()
 		t.Topic, t.Partitions = topic, partitions
 		r.Topics = append(r.Topics, t)
+	}
+	return r
+}
+
+func scramOf(user string, mechanism int8, iterations int32) kmsg.AlterUserSCRAMCredentialsRequestUpsertion {
+	u := kmsg.NewAlterUserSCRAMCredentialsRequestUpsertion()
+	u.Name, u.Mechanism, u.Iterations, u.Salt, u.SaltedPassword = user, mechanism, iterations, []byte("salt"), []byte("salted password")
+	return u
+}
+
+func alterScram(deletions []metadata.ScramID, upsertions ...kmsg.AlterUserSCRAMCredentialsRequestUpsertion) kmsg.Request {
+	r := kmsg.NewPtrAlterUserSCRAMCredentialsRequest()
+	for _, d := range deletions {
+		e := kmsg.NewAlterUserSCRAMCredentialsRequestDeletion()
+		e.Name, e.Mechanism = d.User, int8(d.Mechanism)
+		r.Deletions = append(r.Deletions, e)
+	}
+	r.Upsertions = upsertions
+	return r
+}
+
+func describeScramOf(users ...string) kmsg.Request {
+	r := kmsg.NewPtrDescribeUserSCRAMCredentialsRequest()
+	for _, name := range users {
+		u := kmsg.NewDescribeUserSCRAMCredentialsRequestUser()
+		u.Name = name
+		r.Users = append(r.Users, u)
 	}
 	return r
 }

@@ -260,3 +260,31 @@ func TestBrokerEpochAcrossRestarts(t *testing.T) {
 		t.Fatal("the marker outlived a start")
 	}
 }
+
+// What the background has taken hold of may be deleted before it comes to it: its directory has another name by then, or
+// that name is another log's, and it must be neither written nor taken for broken.
+func TestHousekeepingOfADeletedLog(t *testing.T) {
+	m, err := Open(Options{FS: vfs.NewMem(), Dirs: []string{"data"}, NodeID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := m.CreateLog(TopicPartition{"t", 0}, TopicID{1}, DefaultLogConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.AssignEpoch(3, 0)
+	if _, err := l.AppendAsLeader(guardBatch(10, protocol.BatchParams{}), AppendOptions{LeaderEpoch: 3, Version: 9}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.DeleteLog(l.TopicPartition()); err != nil {
+		t.Fatal(err)
+	}
+	l.hk.Lock()
+	defer l.hk.Unlock()
+	if err := errors.Join(l.writeEpochs(), l.flush(true)); err != nil {
+		t.Fatal(err)
+	}
+	if d := m.Dirs()[0]; d.Err != nil {
+		t.Fatal(d.Err)
+	}
+}

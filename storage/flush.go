@@ -30,6 +30,9 @@ func (l *Log) flush(active bool) error {
 	if err := l.dir.err(); err != nil {
 		return err
 	}
+	if l.removed.Load() {
+		return nil // deleted since the caller took hold of it
+	}
 	if err := l.finishRolls(); err != nil {
 		return err
 	}
@@ -123,6 +126,9 @@ func (l *Log) syncSegment(s *segment) error {
 // writeEpochs brings the leader-epoch file up to date. What an error means for the directory is the caller's to say.
 // Under hk.
 func (l *Log) writeEpochs() error {
+	if l.removed.Load() {
+		return nil // its directory has another name
+	}
 	l.epochMu.Lock()
 	dirty := l.epochs.dirty
 	l.epochs.dirty = false

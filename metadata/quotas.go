@@ -73,9 +73,14 @@ func (s *QuotaSet) Client(key, user, client string) (quota float64, sharer Quota
 	}
 	u, c, any, none := QuotaName{Given: true, Name: user}, QuotaName{Given: true, Name: client}, QuotaName{Given: true, Default: true}, QuotaName{}
 	for _, e := range [...]QuotaEntity{
-		{User: u, Client: c}, {User: u, Client: any}, {User: u},
-		{User: any, Client: c}, {User: any, Client: any}, {User: any},
-		{Client: c}, {Client: any},
+		{User: u, Client: c},
+		{User: u, Client: any},
+		{User: u},
+		{User: any, Client: c},
+		{User: any, Client: any},
+		{User: any},
+		{Client: c},
+		{Client: any},
 	} {
 		if entry := s.entries[e]; entry != nil && entry.Values[key] > 0 {
 			if e.User != none {
@@ -320,7 +325,7 @@ func quotaEntity(parts []QuotaPart, resolves func(string) bool) (e QuotaEntity, 
 		}
 	}
 	if e.IP.Given && (e.User.Given || e.Client.Given) {
-		return e, "Invalid quota entity combination, IP entity shouldnot be combined with User or ClientId"
+		return e, "Invalid quota entity combination, IP entity shouldnot be combined with User or ClientId" //nolint:misspell // Kafka's words
 	}
 	if e.IP.Given && !e.IP.Default && !resolves(e.IP.Name) {
 		return e, e.IP.Name + " is not a valid IP or resolvable host."

@@ -15,8 +15,8 @@ import (
 func describeClientQuotas(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.DescribeClientQuotasRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeClientQuotasResponse)
-	if err, text := quotaFilterProblem(req.Components); err != nil {
-		resp.ErrorCode, resp.ErrorMessage = err.Code, &text
+	if code, text := quotaFilterProblem(req.Components); code != 0 {
+		resp.ErrorCode, resp.ErrorMessage = code, &text
 		return resp, nil
 	}
 	resp.ErrorMessage = new(string)
@@ -41,40 +41,40 @@ func describeClientQuotas(b *Broker, r *Request) (kmsg.Response, error) {
 	return resp, nil
 }
 
-// quotaFilterProblem says what is wrong with a filter.
-func quotaFilterProblem(components []kmsg.DescribeClientQuotasRequestComponent) (*kerr.Error, string) {
+// quotaFilterProblem says what is wrong with a filter, with code 0 for nothing.
+func quotaFilterProblem(components []kmsg.DescribeClientQuotasRequestComponent) (code int16, text string) {
 	has := map[string]bool{}
 	for _, c := range components {
 		switch {
 		case c.EntityType == "":
-			return kerr.InvalidRequest, "Invalid empty entity type."
+			return kerr.InvalidRequest.Code, "Invalid empty entity type."
 		case has[c.EntityType]:
-			return kerr.InvalidRequest, "Entity type " + c.EntityType + " cannot appear more than once in the filter."
+			return kerr.InvalidRequest.Code, "Entity type " + c.EntityType + " cannot appear more than once in the filter."
 		case c.EntityType != metadata.QuotaUser && c.EntityType != metadata.QuotaClient && c.EntityType != metadata.QuotaIP:
-			return kerr.UnsupportedVersion, "Unsupported entity type " + c.EntityType
+			return kerr.UnsupportedVersion.Code, "Unsupported entity type " + c.EntityType
 		}
 		has[c.EntityType] = true
 		switch c.MatchType {
 		case kmsg.QuotasMatchTypeExact:
 			if c.Match == nil {
-				return kerr.InvalidRequest, "Request specified MATCH_TYPE_EXACT, but set match string to null."
+				return kerr.InvalidRequest.Code, "Request specified MATCH_TYPE_EXACT, but set match string to null."
 			}
 		case kmsg.QuotasMatchTypeDefault:
 			if c.Match != nil {
-				return kerr.InvalidRequest, "Request specified MATCH_TYPE_DEFAULT, but also specified a match string."
+				return kerr.InvalidRequest.Code, "Request specified MATCH_TYPE_DEFAULT, but also specified a match string."
 			}
 		case kmsg.QuotasMatchTypeAny:
 			if c.Match != nil {
-				return kerr.InvalidRequest, "Request specified MATCH_TYPE_SPECIFIED, but also specified a match string."
+				return kerr.InvalidRequest.Code, "Request specified MATCH_TYPE_SPECIFIED, but also specified a match string."
 			}
 		default:
-			return kerr.InvalidRequest, "Unknown match type " + strconv.Itoa(int(c.MatchType))
+			return kerr.InvalidRequest.Code, "Unknown match type " + strconv.Itoa(int(c.MatchType))
 		}
 	}
 	if has[metadata.QuotaIP] && len(has) > 1 {
-		return kerr.InvalidRequest, "Invalid entity filter component combination. IP filter component should not be used with user or clientId filter component."
+		return kerr.InvalidRequest.Code, "Invalid entity filter component combination. IP filter component should not be used with user or clientId filter component."
 	}
-	return nil, ""
+	return 0, ""
 }
 
 func quotaMatches(e metadata.QuotaEntity, components []kmsg.DescribeClientQuotasRequestComponent, strict bool) bool {

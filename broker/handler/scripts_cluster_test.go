@@ -2,9 +2,10 @@ package handler
 
 import (
 	"fmt"
-	"github.com/gregor-broker/gregor/metadata"
 	"strconv"
 	"strings"
+
+	"github.com/gregor-broker/gregor/metadata"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )

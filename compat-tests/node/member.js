@@ -16,7 +16,7 @@ async function main() {
   const consumer = kafka.consumer({ groupId: group, sessionTimeout: 6000, rebalanceTimeout: 10000, heartbeatInterval: 500, maxWaitTimeInMs: 100, metadataMaxAge: 5000 })
   // KafkaJS tells of a rebalance when the group was joined again; it has stopped
   // reading before.
-  consumer.on(consumer.events.REBALANCING, revoke)
+  for (const e of [consumer.events.REBALANCING, consumer.events.CRASH, consumer.events.DISCONNECT]) consumer.on(e, revoke)
   consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
     revoke()
     owned = (payload.memberAssignment[topic] || []).map(partition => ({ topic, partition }))

@@ -3,7 +3,6 @@ package handler
 import (
 	"encoding/binary"
 	"errors"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -111,7 +110,7 @@ func (w *wireReader) nullableStr(old string) (s string, null bool) {
 	}
 	s = string(p)
 	if !utf8.ValidString(s) { // as a Java broker reads it
-		s = strings.ToValidUTF8(s, "\uFFFD")
+		s = string([]rune(s)) // a mark for each such byte, as protocol.Decode and Kafka
 	}
 	return s, false
 }

@@ -249,6 +249,15 @@ func TestSpread(t *testing.T) {
 	if got := spreadOf([]float64{4, 1, 3, 8}).format("%.1f"); got != "3.5 (1.0–8.0)" {
 		t.Error(got)
 	}
+	var l latencies
+	var took []time.Duration
+	for i := range 2000 { // the second second is a hundred times slower
+		took = append(took, time.Duration(1+i%1000)*time.Microsecond*time.Duration(1+99*(i/1000)))
+	}
+	l.add(paces{took: took}, 1000)
+	if fmt.Sprint(l.p50, l.p99, l.p999) != "[500 50000] [990 99000] [999 99900]" || l.tail(0.5) != 991 || l.tail(0.999) != 99800 {
+		t.Errorf("%v %v %v, %v %v of all", l.p50, l.p99, l.p999, l.tail(0.5), l.tail(0.999))
+	}
 	s := sample{cpu: time.Second, wall: 2 * time.Second, bytes: 2e9}
 	if s.cpuPerGB() != 0.5 || s.megabytesPerSecond() != 1000 {
 		t.Errorf("%v CPU-s/GB, %v MB/s", s.cpuPerGB(), s.megabytesPerSecond())

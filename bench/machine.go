@@ -132,24 +132,25 @@ func loadAverage() float64 {
 	return load
 }
 
-// favour gives all threads of a process precedence over what else the machine
-// does, or takes it back. Where that is not allowed nothing happens.
+// favour puts all threads of a process before what else the machine does (they
+// become real-time threads; being nice counts only within a session), or takes
+// it back. Where that is not allowed nothing happens.
 func favour(pid int, on bool) bool {
-	nice := 0
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}
 	if on {
-		nice = -20
+		attr.Policy, attr.Priority = unix.SCHED_FIFO, 1
 	}
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 	for _, t := range tasks {
 		tid, err := strconv.Atoi(filepath.Base(t))
 		if err == nil {
-			err = unix.Setpriority(unix.PRIO_PROCESS, tid, nice)
+			err = unix.SchedSetAttr(tid, &attr, 0)
 		}
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return false
 		}
 	}
-	return true
+	return len(tasks) > 0
 }
 
 // freeMemory is what nobody uses, not even as page cache.

@@ -86,7 +86,7 @@ func run() error {
 	noKafka := flag.Bool("no-kafka", false, "leave Apache Kafka out")
 	out := flag.String("out", "", "report to write (standard output)")
 	flag.IntVar(&b.reps, "reps", 5, "repetitions")
-	flag.DurationVar(&b.latencyTime, "latency", 4*time.Second, "length of a repetition of the latency scenario")
+	flag.DurationVar(&b.latencyTime, "latency", 5*time.Second, "length of a repetition of the latency scenario")
 	flag.DurationVar(&b.idle, "idle", 10*time.Second, "how long a broker rests before its memory is read")
 	flag.BoolVar(&b.calls, "syscalls", true, "count system calls (needs perf)")
 	flag.BoolVar(&b.fill, "fill", true, "fill free memory with page cache first")
@@ -301,7 +301,7 @@ func (b *bench) describe(load0, stolen float64) string {
 				harness.KafkaVersion, javaVersion(), strings.Join(kafkaJVM, " "), b.warmup/megabyte))
 	}
 	if b.favoured {
-		lines = append(lines, "- In the latency scenario the other brokers are stopped, and broker and client have precedence (nice -20) over other people's work.")
+		lines = append(lines, "- In the latency scenario the other brokers are stopped, and broker and client are real-time threads (SCHED_FIFO), so that other people's work does not delay them.")
 	}
 	return strings.Join(append(lines,
 		fmt.Sprintf("- Both brokers: `%s`, replication factor 1, no fsync, data on the same file system.", strings.Join(common, " ")),

@@ -82,11 +82,11 @@ func verdict(got, most float64) string {
 }
 
 func (r *report) latencies(title string, order []string, rows map[string]*latencies) {
-	fmt.Fprintf(&r.body, "\n## %s\n\n| | p50 | p99 | p99.9 | CPU per record |\n|---|---|---|---|---|\n", title)
+	fmt.Fprintf(&r.body, "\n## %s\n\n| | p50 | p99 | p99.9 | p99 of all | p99.9 of all | CPU per record | stolen at most |\n|---|---|---|---|---|---|---|---|\n", title)
 	for _, name := range order {
 		l := rows[name]
-		fmt.Fprintf(&r.body, "| %s | %s | %s | %s | %s |\n", name, spreadOf(l.p50).format("%.0f"), spreadOf(l.p99).format("%.0f"),
-			spreadOf(l.p999).format("%.0f"), spreadOf(l.cpu).format("%.1f"))
+		fmt.Fprintf(&r.body, "| %s | %s | %s | %s | %.0f | %.0f | %s | %.1f%% |\n", name, spreadOf(l.p50).format("%.0f"), spreadOf(l.p99).format("%.0f"),
+			spreadOf(l.p999).format("%.0f"), l.tail(0.99), l.tail(0.999), spreadOf(l.cpu).format("%.1f"), 100*l.mostStolen)
 	}
 }
 

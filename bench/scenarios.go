@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -278,38 +279,72 @@ func (b *bench) latency() error {
 			rows[s.name] = &latencies{}
 			order = append(order, s.name)
 		}
-		// More and shorter repetitions than elsewhere: a moment in which the
-		// machine stands still spoils the tail of one, not the median.
-		for range b.reps + 2 {
+		for range b.reps {
 			for _, s := range b.subjects() {
 				q, err := b.latencyOnce(s, rate)
 				if err != nil {
 					return fmt.Errorf("%s: %w", s.name, err)
 				}
-				rows[s.name].add(q)
-				b.logf("  %-8s p50 %7.0f  p99 %7.0f  p99.9 %7.0f us, %.1f us CPU per record", s.name, q.p50, q.p99, q.p999, q.cpu)
+				rows[s.name].add(q, rate)
+				sec := rows[s.name]
+				n := len(sec.p50) - 1
+				b.logf("  %-8s last second: p50 %5.0f  p99 %6.0f  p99.9 %6.0f us; %.1f us CPU per record, stolen %.1f%%",
+					s.name, sec.p50[n], sec.p99[n], sec.p999[n], q.cpu, 100*q.stolen)
 			}
 		}
-		b.report.latencies(fmt.Sprintf("7. Acknowledgement at %d records/s (open loop, 100 B, acks=all), microseconds", rate), order, rows)
+		b.report.latencies(fmt.Sprintf("7. Acknowledgement at %d records/s (open loop, 100 B, acks=all), microseconds; median second", rate), order, rows)
 		if b.kafka != nil && rate == 1000 {
-			b.report.aim("p99.9 of an acknowledgement at 1,000 records/s against Kafka",
+			b.report.aim("p99.9 of an acknowledgement at 1,000 records/s against Kafka, median of the seconds",
 				spreadOf(rows["gregor"].p999).median/spreadOf(rows["kafka"].p999).median, 0.2)
 		}
 	}
 	return nil
 }
 
-type quantiles struct{ p50, p99, p999, cpu float64 }
+// paces is one repetition: how long each acknowledgement took, in order.
+type paces struct {
+	took        []time.Duration
+	cpu, stolen float64
+}
 
-type latencies struct{ p50, p99, p999, cpu []float64 }
+// latencies are the quantiles of each second: a machine that stands still for
+// some milliseconds now and then, whoever's fault it is, spoils the tail of one
+// second, and not the median. all has the tail of everything.
+type latencies struct {
+	p50, p99, p999, cpu []float64
+	all                 []time.Duration
+	mostStolen          float64
+}
 
-func (l *latencies) add(q quantiles) {
-	l.p50, l.p99, l.p999, l.cpu = append(l.p50, q.p50), append(l.p99, q.p99), append(l.p999, q.p999), append(l.cpu, q.cpu)
+func (l *latencies) add(q paces, rate int) {
+	l.cpu, l.mostStolen = append(l.cpu, q.cpu), max(l.mostStolen, q.stolen)
+	l.all = append(l.all, q.took...)
+	for second := range slices.Chunk(q.took, rate) {
+		slices.Sort(second)
+		l.p50 = append(l.p50, quantile(second, 0.5))
+		l.p99 = append(l.p99, quantile(second, 0.99))
+		l.p999 = append(l.p999, quantile(second, 0.999))
+	}
+}
+
+// tail is the quantile of all acknowledgements.
+func (l *latencies) tail(q float64) float64 {
+	slices.Sort(l.all)
+	return quantile(l.all, q)
+}
+
+// quantile of sorted durations, in microseconds: what the share q does not
+// exceed.
+func quantile(sorted []time.Duration, q float64) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return float64(sorted[max(int(math.Ceil(q*float64(len(sorted))))-1, 0)]) / 1e3
 }
 
 // latencyOnce has the subject alone on its CPU: the others are stopped, and
 // strangers stand back.
-func (b *bench) latencyOnce(s *subject, rate int) (quantiles, error) {
+func (b *bench) latencyOnce(s *subject, rate int) (paces, error) {
 	for _, other := range b.subjects() {
 		if other != s {
 			other.pause()
@@ -319,7 +354,7 @@ func (b *bench) latencyOnce(s *subject, rate int) (quantiles, error) {
 	b.topics++
 	l, err := newLoad(fmt.Sprintf("latency-%d", b.topics), shape{records: 1, valueBytes: 100, batches: 1, partitions: 1})
 	if err != nil {
-		return quantiles{}, err
+		return paces{}, err
 	}
 	var p *producer
 	if s.broker == nil {
@@ -329,43 +364,44 @@ func (b *bench) latencyOnce(s *subject, rate int) (quantiles, error) {
 		}
 	} else {
 		if err := s.createTopicPatiently(l.topic); err != nil {
-			return quantiles{}, err
+			return paces{}, err
 		}
 		defer s.deleteTopic(l.topic) //nolint:errcheck // nothing depends on it
 		p, err = newProducer(s, l)
 	}
 	if err != nil {
-		return quantiles{}, err
+		return paces{}, err
 	}
 	defer p.c.close()
 	for _, pid := range []int{s.pid, os.Getpid()} {
 		b.favoured = favour(pid, true)
 		defer favour(pid, false)
 	}
-	warm := max(b.latencyTime/5, time.Second)
+	if s.broker != nil {
+		time.Sleep(time.Second) // it was stopped, and catches up
+	}
+	warm := b.latencyTime / 4
 	if s.name == "kafka" && !b.latencyWarmed {
 		warm, b.latencyWarmed = b.latencyWarm, true
 	}
 	if _, err := p.paced(5000, warm); err != nil {
-		return quantiles{}, err
+		return paces{}, err
 	}
 	cpu0, err := processCPU(s.pid)
 	if err != nil {
-		return quantiles{}, err
+		return paces{}, err
 	}
+	steal0, total0 := stolen()
 	took, err := p.paced(rate, b.latencyTime)
 	if err != nil {
-		return quantiles{}, err
+		return paces{}, err
 	}
+	steal1, total1 := stolen()
 	cpu1, err := processCPU(s.pid)
 	if err != nil {
-		return quantiles{}, err
+		return paces{}, err
 	}
-	slices.Sort(took)
-	at := func(q float64) float64 {
-		return float64(took[min(int(q*float64(len(took))), len(took)-1)]) / 1e3
-	}
-	return quantiles{at(0.5), at(0.99), at(0.999), float64(cpu1-cpu0) / 1e3 / float64(len(took))}, nil
+	return paces{took, float64(cpu1-cpu0) / 1e3 / float64(len(took)), float64(steal1-steal0) / float64(max(total1-total0, 1))}, nil
 }
 
 // createTopicPatiently creates a topic on a broker that was stopped for a while

@@ -158,6 +158,32 @@ func (c *Controller) Reassign(ctx context.Context, asked []metadata.Reassignment
 	})
 }
 
+// AlterPartition asks for other in-sync sets of partitions that this broker
+// leads; see metadata.AlterISR for the checks and errors. A change that is
+// answered without error is in the published image.
+//
+// Of REQUEST_TIMED_OUT and every other error that concerns the whole request the
+// outcome is open (rule 12): the leader stays with the stricter of the two sets
+// until the metadata shows which it is, or asks again.
+func (c *Controller) AlterPartition(ctx context.Context, changes []metadata.ISRChange) []metadata.ISRResult {
+	return c.alterISR(ctx, metadata.ISRRequest{BrokerID: c.opts.NodeID, BrokerEpoch: c.BrokerEpoch(), Changes: changes})
+}
+
+func (c *Controller) alterISR(ctx context.Context, req metadata.ISRRequest) []metadata.ISRResult {
+	var results []metadata.ISRResult
+	err := c.submit(&request{ctx: ctx, decide: func(img *metadata.Image, retried bool) (plans []metadata.Plan, ok bool) {
+		results, plans = metadata.AlterISR(img, &c.env, req, retried)
+		return plans, !slices.ContainsFunc(results, func(r metadata.ISRResult) bool { return r.Err != nil })
+	}})
+	if err != nil {
+		results = make([]metadata.ISRResult, len(req.Changes))
+		for i, ch := range req.Changes {
+			results[i] = metadata.ISRResult{Topic: ch.Topic, Partition: ch.Partition, Err: err}
+		}
+	}
+	return results
+}
+
 func (c *Controller) partitionRequest(ctx context.Context, decide func(*metadata.Image) ([]metadata.PartitionResult, []metadata.Plan)) ([]metadata.PartitionResult, error) {
 	var results []metadata.PartitionResult
 	err := c.submit(&request{ctx: ctx, decide: func(img *metadata.Image, _ bool) (plans []metadata.Plan, ok bool) {

@@ -543,3 +543,54 @@ func checkConverged(t *testing.T, store *memstore.Store, nodes []*Controller, wa
 		t.Errorf("%d partitions in the store, %d in topics", len(kvs), parts)
 	}
 }
+
+// TestAlterPartition: the leader's change is in the image when it is answered;
+// a broker that registers anew between decision and write stays out.
+func TestAlterPartition(t *testing.T) {
+	store := memstore.New()
+	linked := &link{Store: store}
+	a := start(t, Options{Store: linked, NodeID: 1})
+	b := start(t, Options{Store: store, NodeID: 2})
+	r := a.CreateTopics(testContext(t), []metadata.NewTopic{{Name: "t", Partitions: -1, ReplicationFactor: -1, Assignment: []metadata.PartitionAssignment{{Replicas: []int32{1, 2}}}}}, false)
+	if r[0].Err != nil {
+		t.Fatal(r)
+	}
+	change := func(ids ...int32) []metadata.ISRChange {
+		img := a.Image()
+		p := img.Topic("t").Partitions[0]
+		ch := metadata.ISRChange{Topic: img.Topic("t").ID, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch}
+		for _, id := range ids {
+			ch.NewISR = append(ch.NewISR, metadata.ISRMember{BrokerID: id, BrokerEpoch: img.Broker(id).Epoch})
+		}
+		return []metadata.ISRChange{ch}
+	}
+	if r := a.AlterPartition(testContext(t), change(1)); r[0].Err != nil || len(a.Image().Topic("t").Partitions[0].ISR) != 1 {
+		t.Fatalf("%+v, image %+v", r, a.Image().Topic("t").Partitions[0])
+	}
+	joining := change(1, 2)
+	// Broker 2 is replaced by a new process right before the write.
+	var once sync.Once
+	linked.set(func(txn metadata.Txn) error {
+		for _, cmp := range txn.If {
+			if cmp.Key == "brokers/epoch/2" {
+				once.Do(func() {
+					if err := b.Close(); err != nil {
+						t.Error(err)
+					}
+					img := b.Image()
+					_, err := store.Txn(testContext(t), txnOf(nil, metadata.Register(img, metadata.Registration{ID: 2, Incarnation: newID()})))
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+		return nil
+	}, nil)
+	if r := a.AlterPartition(testContext(t), joining); !errors.Is(r[0].Err, kerr.IneligibleReplica) && !errors.Is(r[0].Err, kerr.InvalidUpdateVersion) {
+		t.Errorf("%+v", r)
+	}
+	if p := a.Image().Topic("t").Partitions[0]; len(p.ISR) != 1 {
+		t.Errorf("%+v", p)
+	}
+}

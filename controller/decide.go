@@ -323,7 +323,7 @@ func (c *Controller) decideRound(img *metadata.Image, queue []*request) (round, 
 func (c *Controller) tooLarge(plans []metadata.Plan) bool {
 	limits := c.opts.Store.Limits()
 	for _, p := range plans {
-		if (&packer{}).fits(limits, p.Commit) {
+		if (&packer{}).fitsPlan(limits, p.Guard, p.Commit) {
 			continue
 		}
 		return true
@@ -335,6 +335,11 @@ func touches(touched map[string]bool, plans []metadata.Plan) bool {
 	for _, p := range plans {
 		for _, ch := range p.Commit {
 			if touched[ch.Key] {
+				return true
+			}
+		}
+		for _, g := range p.Guard {
+			if touched[g.Key] {
 				return true
 			}
 		}
@@ -350,7 +355,7 @@ func (c *Controller) carryOut(img *metadata.Image, plans []metadata.Plan) (*meta
 	var pack packer
 	flush := func() (err error) {
 		if len(pack.changes) > 0 {
-			revision, err = c.write(img, c.fenced(), pack.changes)
+			revision, err = c.write(img, append(c.fenced(), pack.guards...), pack.changes)
 			pack = packer{}
 		}
 		return err
@@ -359,14 +364,15 @@ func (c *Controller) carryOut(img *metadata.Image, plans []metadata.Plan) (*meta
 		if p.Empty() {
 			continue
 		}
-		if !pack.fits(limits, p.Stage, p.Commit) {
+		if !pack.fitsPlan(limits, p.Guard, p.Stage, p.Commit) {
 			if err := flush(); err != nil {
 				return img, err
 			}
 		}
-		if pack.fits(limits, p.Stage, p.Commit) {
+		if pack.fitsPlan(limits, p.Guard, p.Stage, p.Commit) {
 			pack.add(p.Stage)
 			pack.add(p.Commit)
+			pack.guard(p.Guard)
 			continue
 		}
 		for _, batch := range split(limits, p.Stage) {
@@ -375,6 +381,7 @@ func (c *Controller) carryOut(img *metadata.Image, plans []metadata.Plan) (*meta
 			}
 		}
 		pack.add(p.Commit)
+		pack.guard(p.Guard)
 		if err := flush(); err != nil {
 			return img, err
 		}
@@ -390,14 +397,34 @@ func (c *Controller) carryOut(img *metadata.Image, plans []metadata.Plan) (*meta
 	return c.awaitRevision(revision)
 }
 
-// packer gathers changes of one transaction.
+// packer gathers changes of one transaction, and what is compared besides them.
 type packer struct {
 	changes []metadata.Change
+	guards  []metadata.Compare
 	bytes   int
 }
 
+func (p *packer) fitsPlan(limits metadata.Limits, guards []metadata.Compare, parts ...[]metadata.Change) bool {
+	limits.Ops -= len(p.newGuards(guards))
+	return p.fits(limits, parts...)
+}
+
+func (p *packer) newGuards(guards []metadata.Compare) []metadata.Compare {
+	var fresh []metadata.Compare
+	for _, g := range guards {
+		if !slices.Contains(p.guards, g) && !slices.Contains(fresh, g) {
+			fresh = append(fresh, g)
+		}
+	}
+	return fresh
+}
+
+func (p *packer) guard(guards []metadata.Compare) {
+	p.guards = append(p.guards, p.newGuards(guards)...)
+}
+
 func (p *packer) fits(limits metadata.Limits, parts ...[]metadata.Change) bool {
-	n, bytes := len(p.changes)+1, p.bytes // one compare is the fence
+	n, bytes := len(p.changes)+len(p.guards)+1, p.bytes // one compare is the fence
 	for _, part := range parts {
 		n += len(part)
 		bytes += sizeOf(part)

@@ -146,7 +146,7 @@ func (s *script) run() {
 			asked = append(asked, metadata.Reassignment{Topic: name, Partition: a.Partition, Replicas: a.Replicas})
 		}
 		s.partitions(metadata.Reassign(s.img, s.env, asked, !s.d.HasArg("same-rf")))
-	case "isr": // what an AlterPartition of the leader does
+	case "isr": // puts the sets in the store as they are asked for
 		for _, a := range s.assignment() {
 			s.commit([]metadata.Change{metadata.SetISR(s.img.Topic(name), a.Partition, a.Replicas)})
 		}

@@ -53,33 +53,50 @@ type rules struct {
 func (p *Partition) reassess(r rules) *Partition {
 	next := *p
 	next.ISR = keep(p.ISR, r.active)
-	elr := func(id int32) bool {
-		return (slices.Contains(p.ELR, id) || slices.Contains(p.ISR, id)) &&
-			!slices.Contains(next.ISR, id) && !r.lossy(id)
-	}
-	next.ELR = keep(p.Replicas, elr)
-	if len(next.ISR) == 0 && p.Leader != NoLeader {
-		next.LastKnownELR = []int32{p.Leader}
-	}
+	next.demote(p, r)
 	next.elect(p, r)
-	switch {
-	case len(next.ISR) >= min(r.minISR, len(p.Replicas)):
-		next.ELR, next.LastKnownELR = nil, nil
-	case len(next.ISR) > 0:
-		next.LastKnownELR = keep(p.Replicas, func(id int32) bool {
-			known := slices.Contains(p.ISR, id) || slices.Contains(p.ELR, id) || slices.Contains(p.LastKnownELR, id)
-			return known && !slices.Contains(next.ISR, id) && !slices.Contains(next.ELR, id)
-		})
-	}
-	if next.Leader != p.Leader {
-		next.LeaderEpoch++
-	}
+	next.settleELR(p, r)
 	if next.Leader == p.Leader && next.Recovering == p.Recovering && slices.Equal(next.ISR, p.ISR) &&
 		sameSet(next.ELR, p.ELR) && slices.Equal(next.LastKnownELR, p.LastKnownELR) {
 		return p
 	}
+	return next.succeed(p)
+}
+
+// demote makes those who leave the in-sync set of old eligible leaders, unless
+// they are lossy. It comes before an election, settleELR after it.
+func (next *Partition) demote(old *Partition, r rules) {
+	next.ELR = keep(next.Replicas, func(id int32) bool {
+		return (slices.Contains(old.ELR, id) || slices.Contains(old.ISR, id)) &&
+			!slices.Contains(next.ISR, id) && !r.lossy(id)
+	})
+	if len(next.ISR) == 0 && old.Leader != NoLeader {
+		next.LastKnownELR = []int32{old.Leader}
+	}
+}
+
+// settleELR forgets the eligible leaders of a partition whose high watermark
+// moves, and remembers who once was one where it does not.
+func (next *Partition) settleELR(old *Partition, r rules) {
+	switch {
+	case len(next.ISR) >= min(r.minISR, len(next.Replicas)):
+		next.ELR, next.LastKnownELR = nil, nil
+	case len(next.ISR) > 0:
+		next.LastKnownELR = keep(next.Replicas, func(id int32) bool {
+			known := slices.Contains(old.ISR, id) || slices.Contains(old.ELR, id) || slices.Contains(old.LastKnownELR, id)
+			return known && !slices.Contains(next.ISR, id) && !slices.Contains(next.ELR, id)
+		})
+	}
+}
+
+// succeed gives next the epochs of the state after old. A leader epoch begins
+// with every leader, and when a replica is dropped, so that it stops following.
+func (next *Partition) succeed(old *Partition) *Partition {
+	if next.Leader != old.Leader || len(without(old.Replicas, next.Replicas)) > 0 {
+		next.LeaderEpoch++
+	}
 	next.PartitionEpoch++
-	return &next
+	return next
 }
 
 // elect sets the leader, and what follows from it for ISR and ELR.

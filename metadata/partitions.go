@@ -240,24 +240,29 @@ func (p *Partition) cancelReassignment(r rules, result *PartitionResult) *Partit
 	return next.completeReassignment(p, r)
 }
 
-// completeReassignment returns next, the successor of old, after dropping the
-// replicas being removed if all those being added are in sync. The leader is
-// elected anew if it was dropped. Who drops a replica begins a leader epoch, so
-// that the dropped one stops following.
+// completeReassignment returns next, the successor of old, with the reassignment
+// done if it can be. The leader is elected anew if it was dropped.
 func (next *Partition) completeReassignment(old *Partition, r rules) *Partition {
-	isr := without(next.ISR, next.Removing)
-	if len(isr) > 0 && len(without(next.Adding, isr)) == 0 {
-		next.Replicas = without(next.Replicas, next.Removing)
-		next.ISR = isr
-		next.ELR, next.LastKnownELR = without(next.ELR, next.Removing), without(next.LastKnownELR, next.Removing)
-		next.Adding, next.Removing = nil, nil
-	}
+	next.finishReassignment(r)
 	next.elect(old, r)
-	if next.Leader != old.Leader || len(without(old.Replicas, next.Replicas)) > 0 {
-		next.LeaderEpoch++
+	return next.succeed(old)
+}
+
+// finishReassignment drops the replicas being removed if all those being added
+// are in sync, and enough of those that stay: the in-sync set is not brought
+// below min.insync.replicas (rule 20).
+func (next *Partition) finishReassignment(r rules) {
+	isr := without(next.ISR, next.Removing)
+	stay := without(next.Replicas, next.Removing)
+	switch {
+	case len(isr) == 0, len(without(next.Adding, isr)) > 0:
+		return
+	case len(isr) < len(next.ISR) && len(isr) < min(r.minISR, len(stay)):
+		return
 	}
-	next.PartitionEpoch++
-	return next
+	next.Replicas, next.ISR = stay, isr
+	next.ELR, next.LastKnownELR = without(next.ELR, next.Removing), without(next.LastKnownELR, next.Removing)
+	next.Adding, next.Removing = nil, nil
 }
 
 // without returns the ids that are not among the others, nil if there is none.

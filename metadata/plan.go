@@ -18,9 +18,13 @@ type Change struct {
 // Plan is the writes of one decision. Commit happens in one transaction and
 // makes the decision true; Stage happens before, in as many as it takes, and
 // is invisible on its own.
+//
+// Guard holds what must be true besides for Commit to happen: keys that the
+// decision rests on without writing them.
 type Plan struct {
 	Stage  []Change
 	Commit []Change
+	Guard  []Compare
 }
 
 // Empty says that there is nothing to do.

@@ -1,0 +1,230 @@
+package check
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gregor-broker/gregor/compat-tests/chaos/history"
+)
+
+// script makes a history of operations that follow each other, each an instant
+// unless it says its times.
+func script(ops ...history.Op) []history.Op {
+	for i := range ops {
+		if ops[i].Type == "" {
+			ops[i].Type = history.OK
+		}
+		if ops[i].Returned == 0 {
+			ops[i].Invoked, ops[i].Returned = int64(10*i+1), int64(10*i+2)
+		}
+	}
+	return history.Sorted(ops)
+}
+
+func key(topic string, p int32) history.Key { return history.Key{Topic: topic, Partition: p} }
+
+func sent(k history.Key, v, offset int64) history.Mop {
+	return history.Mop{Send: &history.Sent{Key: k, Value: v, Offset: offset}}
+}
+
+func got(k history.Key, from int64, values ...int64) history.Mop {
+	var reads []history.Read
+	for i, v := range values {
+		reads = append(reads, history.Read{Offset: from + int64(i), Value: v})
+	}
+	return history.Mop{Poll: map[history.Key][]history.Read{k: reads}}
+}
+
+func judge(t *testing.T, want string, o Options, ops []history.Op) {
+	t.Helper()
+	r := Run(ops, o)
+	found := properties(r)
+	if want == "" && len(found) > 0 || want != "" && !slices.Equal(found, []string{want}) {
+		t.Errorf("want only %q:\n%s", want, r.Summary())
+	}
+}
+
+func TestCycles(t *testing.T) {
+	a, b := key("t", 0), key("t", 1)
+	// Two transactions that each read the other.
+	circle := script(
+		history.Op{Process: 1, F: history.Txn, Mops: []history.Mop{sent(a, 1, 0), got(b, 0, 2)}, Invoked: 1, Returned: 10},
+		history.Op{Process: 2, F: history.Txn, Mops: []history.Mop{sent(b, 2, 0), got(a, 0, 1)}, Invoked: 2, Returned: 11},
+	)
+	judge(t, "P14", Options{}, circle)
+	// Writes that interleave are Kafka's way.
+	interleaved := script(
+		history.Op{Process: 1, F: history.Txn, Mops: []history.Mop{sent(a, 1, 0), sent(b, 4, 1)}, Invoked: 1, Returned: 10},
+		history.Op{Process: 2, F: history.Txn, Mops: []history.Mop{sent(a, 2, 1), sent(b, 3, 0)}, Invoked: 2, Returned: 11},
+	)
+	judge(t, "", Options{}, interleaved)
+	if r := Run(interleaved, Options{}); !slices.Contains(r.Notes, "P13 G0: 1 circles of writes, which Kafka allows") {
+		t.Errorf("notes %q", r.Notes)
+	}
+}
+
+func TestComponentsOfALongChain(t *testing.T) {
+	g := graph{}
+	const n = 20_000
+	for i := range n {
+		g.add(i, i+1)
+	}
+	if c := g.components(); len(c) != 0 {
+		t.Fatalf("%d circles in a chain", len(c))
+	}
+	g.add(n, 0)
+	if c := g.components(); len(c) != 1 || len(c[0]) != n+1 {
+		t.Fatalf("%d circles", len(c))
+	}
+}
+
+func TestPipe(t *testing.T) {
+	in, out := key("in", 0), key("out", 0)
+	o := Options{Pipes: []Pipe{{"in", "out"}}}
+	run := func(values ...int64) []history.Op {
+		ops := []history.Op{
+			{Process: 1, F: history.Send, Mops: []history.Mop{sent(in, 1, 0), sent(in, 2, 1), sent(in, 3, 2)}},
+			{Process: 2, F: history.Poll, Mops: []history.Mop{got(in, 0, 1, 2, 3)}},
+		}
+		for i, v := range values {
+			ops = append(ops, history.Op{Process: 10 + i, F: history.Send, Mops: []history.Mop{sent(out, v, int64(i))}})
+		}
+		return script(append(ops, history.Op{Process: 3, F: history.Poll, Mops: []history.Mop{got(out, 0, values...)}})...)
+	}
+	judge(t, "", o, run(1, 2, 3))
+	judge(t, "P22", o, run(1, 3))
+	judge(t, "P22", o, run(2, 1, 3))
+	judge(t, "P22", o, run(1, 2))
+	twice := run(1, 2, 3)
+	last := &twice[len(twice)-1]
+	last.Mops = append(last.Mops, got(out, 3, 2))
+	if r := Run(twice, o); !slices.Contains(properties(r), "P22") {
+		t.Errorf("a record that came twice:\n%s", r.Summary())
+	}
+	judge(t, "P22", o, script())
+}
+
+func TestBank(t *testing.T) {
+	a, b := key("bank", 0), key("bank", 1)
+	transfer := func(from, to int64) []history.Mop {
+		x, y := sent(a, 1, 0), sent(b, 2, 0)
+		x.Send.Delta, y.Send.Delta = from, to
+		return []history.Mop{x, y}
+	}
+	o := Options{Banks: []string{"bank"}, Final: true}
+	judge(t, "", o, script(
+		history.Op{Process: 1, F: history.Txn, Mops: transfer(-5, 5)},
+		history.Op{Process: 2, F: history.Poll, Mops: []history.Mop{got(a, 0, 1), got(b, 0, 2)}},
+	))
+	judge(t, "P23", o, script(
+		history.Op{Process: 1, F: history.Txn, Mops: transfer(-5, 6)},
+		history.Op{Process: 2, F: history.Poll, Mops: []history.Mop{got(a, 0, 1), got(b, 0, 2)}},
+	))
+	half := Run(script(
+		history.Op{Process: 1, F: history.Txn, Type: history.Info, Mops: transfer(-5, 5)},
+		history.Op{Process: 2, F: history.Poll, Mops: []history.Mop{got(a, 0, 1)}},
+	), o)
+	if !slices.Contains(properties(half), "P23") || !slices.Contains(properties(half), "P3") {
+		t.Errorf("half a transfer:\n%s", half.Summary())
+	}
+}
+
+func TestRegister(t *testing.T) {
+	k := key("t", 0)
+	commit := func(t history.Type, v, from, to int64) history.Op {
+		return history.Op{Process: int(from), F: history.Commit, Type: t, Group: "g", Once: true, Offsets: map[history.Key]int64{k: v}, Invoked: from, Returned: to}
+	}
+	fetch := func(v, from, to int64) history.Op {
+		return history.Op{Process: int(from), F: history.FetchOffset, Group: "g", Offsets: map[history.Key]int64{k: v}, Invoked: from, Returned: to}
+	}
+	for name, c := range map[string]struct {
+		want string
+		ops  []history.Op
+	}{
+		"in order":                       {"", []history.Op{fetch(-1, 1, 2), commit(history.OK, 7, 3, 4), fetch(7, 5, 6)}},
+		"at the same time":               {"", []history.Op{commit(history.OK, 7, 1, 9), fetch(-1, 2, 3), fetch(7, 4, 5)}},
+		"back":                           {"P24", []history.Op{commit(history.OK, 7, 1, 9), fetch(7, 2, 3), fetch(-1, 4, 5)}},
+		"an old value":                   {"P24", []history.Op{commit(history.OK, 7, 1, 2), commit(history.OK, 8, 3, 4), fetch(7, 5, 6)}},
+		"lost":                           {"P24", []history.Op{commit(history.OK, 7, 1, 2), fetch(-1, 5, 6)}},
+		"unknown, much later":            {"", []history.Op{commit(history.Info, 7, 1, 2), fetch(-1, 5, 6), fetch(7, 7, 8)}},
+		"unknown, and gone again":        {"P24", []history.Op{commit(history.Info, 7, 1, 2), fetch(7, 5, 6), fetch(-1, 7, 8)}},
+		"refused, and has an effect":     {"P24", []history.Op{commit(history.Fail, 7, 1, 2), fetch(7, 5, 6)}},
+		"before it was called":           {"P24", []history.Op{fetch(7, 1, 2), commit(history.OK, 7, 3, 4)}},
+		"unknown, over one that is sure": {"", []history.Op{commit(history.Info, 7, 1, 2), commit(history.OK, 8, 3, 4), fetch(8, 5, 6), fetch(7, 7, 8)}},
+	} {
+		t.Run(name, func(t *testing.T) { judge(t, c.want, Options{}, script(c.ops...)) })
+	}
+}
+
+func TestGroups(t *testing.T) {
+	k := key("t", 0)
+	send := history.Op{Process: 9, F: history.Send, Mops: []history.Mop{sent(k, 1, 0), sent(k, 2, 1), sent(k, 3, 2)}}
+	subscribe := func(p int) history.Op { return history.Op{Process: p, F: history.Subscribe, Group: "g"} }
+	owned := func(p int, generation int32) history.Op {
+		return history.Op{Process: p, F: history.Owned, Group: "g", Member: "m", Generation: generation, Classic: true, Keys: []history.Key{k}}
+	}
+	poll := func(p int, from int64, values ...int64) history.Op {
+		return history.Op{Process: p, F: history.Poll, Mops: []history.Mop{got(k, from, values...)}}
+	}
+	commit := func(p int, generation int32, offset int64) history.Op {
+		return history.Op{Process: p, F: history.Commit, Group: "g", Generation: generation, Classic: true, Offsets: map[history.Key]int64{k: offset}}
+	}
+	for name, c := range map[string]struct {
+		want string
+		ops  []history.Op
+	}{
+		"handed over": {"", []history.Op{
+			send, subscribe(1), owned(1, 1), poll(1, 0, 1), commit(1, 1, 1),
+			subscribe(2), owned(2, 2), poll(2, 1, 2, 3), commit(2, 2, 3),
+		}},
+		"read again by the next owner": {"", []history.Op{
+			send, subscribe(1), owned(1, 1), poll(1, 0, 1, 2), commit(1, 1, 1),
+			subscribe(2), owned(2, 2), poll(2, 1, 2, 3), commit(2, 2, 3),
+		}},
+		"two owners": {"P25", []history.Op{
+			send, subscribe(1), owned(1, 1), subscribe(2), owned(2, 1),
+		}},
+		"a commit of an old generation": {"P25", []history.Op{
+			send, subscribe(1), owned(1, 1), poll(1, 0, 1), subscribe(2), owned(2, 2), commit(1, 1, 1),
+		}},
+		"a start beyond what was committed": {"P25", []history.Op{
+			send, subscribe(1), owned(1, 1), poll(1, 0, 1, 2), commit(1, 1, 1), subscribe(2), owned(2, 2), poll(2, 2, 3),
+		}},
+		"committed and never delivered": {"P25", []history.Op{
+			send, subscribe(1), owned(1, 1), poll(1, 0, 1), commit(1, 1, 3),
+			history.Op{Process: 3, F: history.Poll, Mops: []history.Mop{got(k, 0, 1, 2, 3)}},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) { judge(t, c.want, Options{}, script(c.ops...)) })
+	}
+}
+
+func TestFences(t *testing.T) {
+	k := key("t", 0)
+	op := history.Op{Process: 2, F: history.Txn, Mops: []history.Mop{sent(k, 1, 0)}}
+	op.Mops[0].Send.PID, op.Mops[0].Send.Epoch = 5, 3
+	read := history.Op{Process: 3, F: history.Poll, Mops: []history.Mop{got(k, 0, 1)}}
+	bump := func(epoch int16) history.Op { return history.Op{Process: 1, F: history.InitPid, PID: 5, Epoch: epoch} }
+	judge(t, "", Options{}, script(bump(3), op, bump(4), read))
+	judge(t, "P21", Options{}, script(bump(4), op, read))
+}
+
+func TestMetadata(t *testing.T) {
+	k := key("t", 0)
+	say := func(broker, leader, epoch, partition int32) history.Op {
+		return history.Op{Process: 1, F: history.Metadata, Leaders: []history.Leader{{Key: k, Broker: broker, Leader: leader, Epoch: epoch, PartitionEpoch: partition, ControllerEpoch: -1}}}
+	}
+	judge(t, "", Options{}, script(say(1, 1, 4, 1), say(2, 3, 3, -1), say(1, 2, 5, 2)))
+	judge(t, "P27", Options{}, script(say(1, 1, 4, 1), say(1, 1, 3, 1)))
+	judge(t, "P27", Options{}, script(say(1, 1, 4, 2), say(1, 1, 4, 1)))
+	judge(t, "P27", Options{}, script(say(1, 1, 4, -1), say(2, 2, 4, -1)))
+}
+
+func TestRecovery(t *testing.T) {
+	k := key("t", 0)
+	o := Options{RecoverWithin: time.Second}
+	healed := history.Op{F: history.Healed}
+	judge(t, "P16", o, script(history.Op{Process: 1, F: history.Send, Mops: []history.Mop{sent(k, 1, 0)}}, healed))
+	judge(t, "", o, script(healed, history.Op{Process: 1, F: history.Send, Mops: []history.Mop{sent(k, 1, 0)}}, history.Op{Process: 1, F: history.Poll, Mops: []history.Mop{got(k, 0, 1)}}))
+}

@@ -1,0 +1,232 @@
+package check
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/gregor-broker/gregor/compat-tests/chaos/history"
+)
+
+// mark is a mark with the operation that saw it.
+type mark struct {
+	history.Mark
+	op *history.Op
+}
+
+func (a *analysis) marks() map[history.Key][]mark {
+	out := map[history.Key][]mark{}
+	for i := range a.ops {
+		op := &a.ops[i]
+		if op.Type != history.OK {
+			continue
+		}
+		for _, m := range op.Marks {
+			out[m.Key] = append(out[m.Key], mark{m, op})
+		}
+	}
+	return out
+}
+
+// watermarks is P17. Within one answer: log start <= last stable offset <=
+// high watermark <= log end. From one answer to a request sent later: log
+// start, last stable offset and high watermark of a leader epoch never go
+// back, nor does the epoch that a broker names. And ListOffsets(latest) of a
+// leader whose watermark has not reached the start of its epoch is refused
+// with OFFSET_NOT_AVAILABLE, not answered with a lower number.
+func watermarks(a *analysis) {
+	marks := a.marks()
+	for _, k := range sortedKeys(marks) {
+		list := marks[k]
+		for _, m := range list {
+			a.one(m)
+		}
+		a.monotone(k, list, "leader epoch", func(m mark) (int64, int64) { return int64(m.Broker), int64(m.LeaderEpoch) })
+		epoch := func(m mark) int64 { return int64(m.LeaderEpoch) }
+		a.monotone(k, list, "high watermark", func(m mark) (int64, int64) { return epoch(m), m.High })
+		a.monotone(k, list, "last stable offset", func(m mark) (int64, int64) { return epoch(m), m.LastStable })
+		a.monotone(k, list, "log start", func(m mark) (int64, int64) { return epoch(m), m.LogStart })
+	}
+}
+
+func (a *analysis) one(m mark) {
+	names := []string{"log start", "last stable offset", "high watermark", "log end"}
+	values := []int64{m.LogStart, m.LastStable, m.High, m.End}
+	for i := range values {
+		for j := i + 1; j < len(values); j++ {
+			if values[i] >= 0 && values[j] >= 0 && values[i] > values[j] {
+				a.find(Finding{"P17", "watermark order", m.Key, fmt.Sprintf("%s %d above %s %d", names[i], values[i], names[j], values[j]), indexes(m.op)})
+			}
+		}
+	}
+	if m.FromOffsets && m.EpochStart >= 0 && m.High >= 0 && m.High < m.EpochStart {
+		a.find(Finding{"P17", "watermark order", m.Key, fmt.Sprintf("the latest offset %d of a leader whose epoch begins at %d", m.High, m.EpochStart), indexes(m.op)})
+	}
+}
+
+// monotone finds values that are lower than one of the same group in an answer
+// that was there before the request was sent.
+func (a *analysis) monotone(k history.Key, list []mark, what string, of func(mark) (group, value int64)) {
+	called := slices.Clone(list)
+	slices.SortStableFunc(called, func(x, y mark) int { return cmp.Compare(x.op.Invoked, y.op.Invoked) })
+	answered := slices.Clone(list)
+	slices.SortStableFunc(answered, func(x, y mark) int { return cmp.Compare(x.op.Returned, y.op.Returned) })
+	top := map[int64]mark{}
+	done := 0
+	for _, m := range called {
+		for ; done < len(answered) && answered[done].op.Returned < m.op.Invoked; done++ {
+			g, v := of(answered[done])
+			before, is := top[g]
+			if !is {
+				top[g] = answered[done]
+			} else if _, highest := of(before); v > highest {
+				top[g] = answered[done]
+			}
+		}
+		g, v := of(m)
+		if before, is := top[g]; is && v >= 0 {
+			if _, highest := of(before); highest > v {
+				a.find(Finding{"P17", "watermark order", k, fmt.Sprintf("the %s goes from %d back to %d (broker %d, leader epoch %d)", what, highest, v, m.Broker, m.LeaderEpoch), indexes(before.op, m.op)})
+			}
+		}
+	}
+}
+
+// repeatable is P18: what a consumer read stays. Another value at the offset
+// is P1; here: a latest offset, or a refused read, below what was read before.
+func repeatable(a *analysis) {
+	type readTo struct {
+		offset int64
+		op     *history.Op
+	}
+	reads := map[history.Key][]readTo{}
+	for i := range a.ops {
+		op := &a.ops[i]
+		op.Reads(func(k history.Key, list []history.Read) {
+			for _, r := range list {
+				reads[k] = append(reads[k], readTo{r.Offset, op})
+			}
+		})
+	}
+	type question struct {
+		key   history.Key
+		end   int64 // the broker says that the log ends here
+		op    *history.Op
+		words string
+	}
+	var questions []question
+	for k, list := range a.marks() {
+		for _, m := range list {
+			if m.FromOffsets && m.High >= 0 {
+				questions = append(questions, question{k, m.High, m.op, "the latest offset is %d, offset %d was read before"})
+			}
+		}
+	}
+	for i := range a.ops {
+		for k, offset := range a.ops[i].Beyond {
+			questions = append(questions, question{k, offset - 1, &a.ops[i], "a read after offset %d was out of range, offset %d was read before"})
+		}
+	}
+	slices.SortStableFunc(questions, func(x, y question) int { return cmp.Compare(x.op.Invoked, y.op.Invoked) })
+	for _, list := range reads {
+		slices.SortStableFunc(list, func(x, y readTo) int { return cmp.Compare(x.op.Returned, y.op.Returned) })
+	}
+	done := map[history.Key]int{}
+	top := map[history.Key]readTo{}
+	for _, q := range questions {
+		list, i := reads[q.key], done[q.key]
+		for ; i < len(list) && list[i].op.Returned < q.op.Invoked; i++ {
+			if t, is := top[q.key]; !is || list[i].offset > t.offset {
+				top[q.key] = list[i]
+			}
+		}
+		done[q.key] = i
+		if t, is := top[q.key]; is && t.offset >= q.end {
+			a.find(Finding{"P18", "repeatable read", q.key, fmt.Sprintf(q.words, q.end, t.offset), indexes(t.op, q.op)})
+		}
+	}
+}
+
+// stuck is P26: a last stable offset that stays where it is, below the high
+// watermark, for longer than any transaction may be open.
+func stuck(a *analysis) {
+	if a.o.StuckAfter == 0 {
+		return
+	}
+	marks := a.marks()
+	for _, k := range sortedKeys(marks) {
+		list := marks[k]
+		slices.SortStableFunc(list, func(x, y mark) int { return cmp.Compare(x.op.Invoked, y.op.Invoked) })
+		var since *mark
+		told := int64(-1)
+		for i := range list {
+			m := &list[i]
+			if m.LastStable < 0 || m.High < 0 {
+				continue
+			}
+			if m.LastStable >= m.High {
+				since = nil
+				continue
+			}
+			if since == nil || since.LastStable != m.LastStable {
+				since = m
+				continue
+			}
+			if held := m.op.Invoked - since.op.Returned; held > int64(a.o.StuckAfter) && told != m.LastStable {
+				told = m.LastStable
+				a.find(Finding{"P26", "LSO progress", k, fmt.Sprintf("the last stable offset stays at %d, below the high watermark %d, for %s", m.LastStable, m.High, milliseconds(held)), indexes(since.op, m.op)})
+			}
+		}
+	}
+}
+
+// metadata is P27: what one broker says of a partition's leader epoch,
+// partition epoch and controller epoch never goes back, and a leader epoch has
+// one leader, whoever says it.
+func metadata(a *analysis) {
+	type seat struct {
+		broker int32
+		key    history.Key
+	}
+	type reign struct {
+		key   history.Key
+		epoch int32
+	}
+	type said struct {
+		history.Leader
+		op *history.Op
+	}
+	last := map[seat]said{}
+	leaders := map[reign]said{}
+	for i := range a.ops {
+		op := &a.ops[i]
+		if op.Type != history.OK {
+			continue
+		}
+		for _, l := range op.Leaders {
+			if before, is := last[seat{l.Broker, l.Key}]; is && before.op.Returned < op.Invoked {
+				for _, e := range []struct {
+					what string
+					a, b int32
+				}{
+					{"leader epoch", before.Epoch, l.Epoch},
+					{"partition epoch", before.PartitionEpoch, l.PartitionEpoch},
+					{"controller epoch", before.ControllerEpoch, l.ControllerEpoch},
+				} {
+					if e.b >= 0 && e.b < e.a {
+						a.find(Finding{"P27", "metadata monotone", l.Key, fmt.Sprintf("broker %d: the %s goes from %d back to %d", l.Broker, e.what, e.a, e.b), indexes(before.op, op)})
+					}
+				}
+			}
+			last[seat{l.Broker, l.Key}] = said{l, op}
+			if l.Leader < 0 || l.Epoch < 0 {
+				continue
+			}
+			r := reign{l.Key, l.Epoch}
+			if before, is := leaders[r]; is && before.Leader.Leader != l.Leader {
+				a.find(Finding{"P27", "metadata monotone", l.Key, fmt.Sprintf("leader epoch %d has the leaders %d and %d", l.Epoch, before.Leader.Leader, l.Leader), indexes(before.op, op)})
+			}
+			leaders[r] = said{l, op}
+		}
+	}
+}

@@ -258,7 +258,7 @@ func TestSpread(t *testing.T) {
 	if fmt.Sprint(l.p50, l.p99, l.p999) != "[500 50000] [990 99000] [999 99900]" || l.tail(0.5) != 991 || l.tail(0.999) != 99800 {
 		t.Errorf("%v %v %v, %v %v of all", l.p50, l.p99, l.p999, l.tail(0.5), l.tail(0.999))
 	}
-	s := sample{cpu: time.Second, wall: 2 * time.Second, bytes: 2e9}
+	s := sample{cpu: time.Second, wall: 2 * time.Second, amount: 2e9}
 	if s.cpuPerGB() != 0.5 || s.megabytesPerSecond() != 1000 {
 		t.Errorf("%v CPU-s/GB, %v MB/s", s.cpuPerGB(), s.megabytesPerSecond())
 	}

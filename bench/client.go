@@ -84,6 +84,11 @@ func (c *rawConn) read(p []byte) error {
 	return nil
 }
 
+func (c *rawConn) readN(n int) ([]byte, error) {
+	p := make([]byte, n)
+	return p, c.read(p)
+}
+
 // nap is how long the client sleeps when there is nothing to drop. It drops
 // bytes faster than they come; if it waited for them, it would be woken after
 // each segment, and waking is charged to the sender: on a virtual machine that
@@ -134,8 +139,12 @@ type shape struct {
 	records    int // in a batch
 	valueBytes int
 	batches    int // in a request, each for another partition
-	partitions int // of the topic
-	codec      protocol.Codec
+	partitions int // that are written to
+	// firstPartition is where they begin.
+	firstPartition int
+	codec          protocol.Codec
+	// transactional is the producer's transactional id, "" for none.
+	transactional string
 }
 
 // load is a set of encoded produce requests that are sent again and again, with
@@ -179,6 +188,9 @@ func newLoad(topic string, sh shape) (*load, error) {
 		req := kmsg.NewPtrProduceRequest()
 		req.Version = 12
 		req.Acks, req.TimeoutMillis = -1, 30000
+		if sh.transactional != "" {
+			req.TransactionID = &sh.transactional
+		}
 		t := kmsg.NewProduceRequestTopic()
 		t.Topic = topic
 		f := frame{}
@@ -189,19 +201,19 @@ func newLoad(topic string, sh shape) (*load, error) {
 				records[k] = protocol.Record{OffsetDelta: int32(k), Value: payload(sh.valueBytes, rng)}
 			}
 			b := protocol.AppendBatch(nil, protocol.BatchParams{
-				BaseTimestamp: now, Codec: sh.codec, LeaderEpoch: -1,
+				BaseTimestamp: now, Codec: sh.codec, LeaderEpoch: -1, Transactional: sh.transactional != "",
 				Producer: &protocol.Producer{ID: 0, Epoch: 0, BaseSequence: 0},
 			}, records)
 			batches = append(batches, b)
 			l.wireBytes += int64(len(b))
 			p := kmsg.NewProduceRequestTopicPartition()
-			p.Partition, p.Records = int32(next%sh.partitions), b
+			p.Partition, p.Records = int32(sh.firstPartition+next%sh.partitions), b
 			f.parts = append(f.parts, next%sh.partitions)
 			next++
 			t.Partitions = append(t.Partitions, p)
 		}
 		req.Topics = append(req.Topics, t)
-		f.bytes = kmsg.NewRequestFormatter(kmsg.FormatterClientID("gregor-bench")).AppendRequest(nil, req, int32(i))
+		f.bytes = encode(req, int32(i))
 		at := 0
 		for _, b := range batches { // they follow each other in the frame, in order
 			j := indexFrom(f.bytes, b[:61], at)
@@ -247,7 +259,7 @@ func newProducer(s *subject, l *load) (*producer, error) {
 	var err error
 	if s.broker == nil {
 		p.floor = true
-	} else if p.id, p.epoch, err = s.producerID(); err != nil {
+	} else if p.id, p.epoch, err = s.producerID(l.transactional); err != nil {
 		return nil, err
 	}
 	if p.c, err = dialRaw(s.addr); err != nil {
@@ -305,17 +317,14 @@ func (p *producer) answer() error {
 
 // produced says what a Produce v12 response says went wrong.
 func produced(b []byte) error {
-	if len(b) < 5 {
-		return io.ErrUnexpectedEOF
-	}
 	resp := kmsg.ProduceResponse{Version: 12}
-	if err := resp.ReadFrom(b[5:]); err != nil { // behind correlation id and tags
+	if err := decode(b, &resp); err != nil {
 		return err
 	}
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
-			if p.ErrorCode != 0 {
-				return fmt.Errorf("produce: error %d", p.ErrorCode)
+			if err := failed("Produce", p.ErrorCode); err != nil {
+				return err
 			}
 		}
 	}
@@ -354,7 +363,7 @@ func newConsumer(s *subject, l *load, end int64, partitionMax int) (*consumer, e
 		t.Partitions = append(t.Partitions, p)
 	}
 	req.Topics = append(req.Topics, t)
-	c.frame = kmsg.NewRequestFormatter(kmsg.FormatterClientID("gregor-bench")).AppendRequest(nil, req, 7)
+	c.frame = encode(req, 7)
 	for i := range l.partitions {
 		at := indexFrom(c.frame, binary.BigEndian.AppendUint64(nil, uint64(mark+i)), 0)
 		if at < 0 {

@@ -11,10 +11,14 @@
 // machine does hits all alike.
 //
 //	main.go       flags, the brokers, the order of things
-//	scenarios.go  what is measured, by the numbers of the reports
+//	produce.go fetch.go latency.go commits.go rebalance.go load.go start.go
+//	transactions.go
+//	              what is measured, with the numbers of the reports
 //	measure.go    repetitions, medians
 //	client.go     a client that costs next to nothing: encoded requests are
 //	              replayed, records are dropped in the kernel
+//	requests.go   requests whose answers are looked at; members.go: members of
+//	              groups without a consumer behind them
 //	subject.go    starting and asking brokers; machine.go: CPU, memory, load
 //	report.go     Markdown
 package main
@@ -30,6 +34,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -52,7 +57,9 @@ type bench struct {
 	latencyWarmed bool
 	idle          time.Duration
 	calls, fill   bool
-	settings      []string // of gregor only
+	// groups commit, members are in one group, offsets are loaded.
+	groups, members, offsets int
+	settings                 []string // of gregor only
 	// favoured tells that the latency scenario ran with precedence.
 	favoured bool
 
@@ -88,6 +95,9 @@ func run() error {
 	flag.IntVar(&b.reps, "reps", 5, "repetitions")
 	flag.DurationVar(&b.latencyTime, "latency", 5*time.Second, "length of a repetition of the latency scenario")
 	flag.DurationVar(&b.idle, "idle", 10*time.Second, "how long a broker rests before its memory is read")
+	flag.IntVar(&b.groups, "groups", 1000, "groups that commit offsets")
+	flag.IntVar(&b.members, "members", 500, "members of the group that rebalances")
+	flag.IntVar(&b.offsets, "offsets", 1_000_000, "committed offsets that a coordinator loads")
 	flag.BoolVar(&b.calls, "syscalls", true, "count system calls (needs perf)")
 	flag.BoolVar(&b.fill, "fill", true, "fill free memory with page cache first")
 	flag.StringVar(&b.profiles, "profiles", "", "directory for CPU profiles of gregor")
@@ -144,6 +154,7 @@ func quicken() error {
 	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	for name, value := range map[string]string{
 		"size": "128", "warmup": "512", "reps": "3", "latency": "2s", "idle": "2s", "syscalls": "false", "fill": "false",
+		"groups": "100", "members": "50", "offsets": "50000",
 	} {
 		if given[name] {
 			continue
@@ -177,9 +188,13 @@ func (b *bench) all(only string, noKafka bool) error {
 		{"3", b.compressedProduce},
 		{"4", b.warmFetch},
 		{"7", b.latency},
+		{"10.1", b.commits},
+		{"10.2", b.rebalance},
+		{"10.3", b.loadCoordinator},
+		{"13", b.transactions},
 		{"12", b.startAndFootprint},
 	} {
-		if only != "" && !strings.Contains(","+only+",", ","+sc.number+",") {
+		if !wanted(only, sc.number) {
 			continue
 		}
 		stop := b.profileTo("scenario-" + sc.number)
@@ -192,6 +207,13 @@ func (b *bench) all(only string, noKafka bool) error {
 	steal1, total1 := stolen()
 	b.report.head = b.describe(load0, float64(steal1-steal0)/float64(max(total1-total0, 1)))
 	return nil
+}
+
+// wanted tells whether a scenario was asked for; 10 asks for all of 10.1, 10.2...
+func wanted(only, number string) bool {
+	whole, _, _ := strings.Cut(number, ".")
+	asked := strings.Split(only, ",")
+	return only == "" || slices.Contains(asked, number) || slices.Contains(asked, whole)
 }
 
 func (b *bench) start(noKafka bool) error {
@@ -277,6 +299,22 @@ func (b *bench) subjects() []*subject {
 	}
 	return []*subject{b.gregor, b.kafka, b.floor}
 }
+
+// brokers are the subjects without the floor.
+func (b *bench) brokers() []*subject {
+	return slices.DeleteFunc(b.subjects(), func(s *subject) bool { return s.broker == nil })
+}
+
+func names(ss []*subject) []string {
+	var out []string
+	for _, s := range ss {
+		out = append(out, s.name)
+	}
+	return out
+}
+
+// fewReps is how often something is repeated that takes long each time.
+func (b *bench) fewReps() int { return min(b.reps, 3) }
 
 func (b *bench) contenders(of func(*subject) contender) []contender {
 	var cs []contender

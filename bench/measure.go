@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 )
@@ -9,18 +11,23 @@ import (
 // sample is one repetition of one subject.
 type sample struct {
 	cpu, wall time.Duration
-	bytes     int64 // that the result is related to
+	amount    int64 // that the result is related to: bytes or requests
 	calls     int64 // system calls, in a repetition of their own; -1 unknown
 	stolen    float64
 }
 
 // cpuPerGB in seconds per 10^9 bytes.
-func (s sample) cpuPerGB() float64 { return s.cpu.Seconds() / (float64(s.bytes) / 1e9) }
+func (s sample) cpuPerGB() float64 { return s.cpu.Seconds() / (float64(s.amount) / 1e9) }
 
-func (s sample) megabytesPerSecond() float64 { return float64(s.bytes) / 1e6 / s.wall.Seconds() }
+func (s sample) megabytesPerSecond() float64 { return float64(s.amount) / 1e6 / s.wall.Seconds() }
+
+// cpuEach in microseconds per request.
+func (s sample) cpuEach() float64 { return s.cpu.Seconds() * 1e6 / float64(s.amount) }
+
+func (s sample) perSecond() float64 { return float64(s.amount) / s.wall.Seconds() }
 
 // timed runs f and says what it cost the subject.
-func (s *subject) timed(bytes int64, f func() error) (sample, error) {
+func (s *subject) timed(amount int64, f func() error) (sample, error) {
 	steal0, total0 := stolen()
 	cpu0, err := processCPU(s.pid)
 	if err != nil {
@@ -30,7 +37,7 @@ func (s *subject) timed(bytes int64, f func() error) (sample, error) {
 	if err := f(); err != nil {
 		return sample{}, fmt.Errorf("%s: %w", s.name, err)
 	}
-	out := sample{wall: time.Since(start), bytes: bytes, calls: -1}
+	out := sample{wall: time.Since(start), amount: amount, calls: -1}
 	cpu1, err := processCPU(s.pid)
 	if err != nil {
 		return sample{}, err
@@ -92,6 +99,17 @@ func (s *series) mostStolen() float64 {
 	return most
 }
 
+// floods are the repetitions of something that is done as often as it can.
+type floods struct {
+	rate, cpu []float64 // per second; microseconds each
+	stolen    float64
+}
+
+func (f *floods) add(s sample) {
+	f.rate, f.cpu = append(f.rate, s.perSecond()), append(f.cpu, s.cpuEach())
+	f.stolen = max(f.stolen, s.stolen)
+}
+
 // contender is a line of a table that is measured again and again, in turn with
 // the others.
 type contender struct {
@@ -139,4 +157,23 @@ func (b *bench) interleave(cs []contender, reps int) ([]*series, error) {
 		}
 	}
 	return out, nil
+}
+
+// profileTo keeps a CPU profile of gregor for each scenario.
+func (b *bench) profileTo(name string) (stop func()) {
+	if b.profiles == "" {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		data, err := get(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.http, b.profileSeconds))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(b.profiles, name+".pprof"), data, 0o644)
+		}
+		if err != nil {
+			b.logf("profile: %v", err)
+		}
+	}()
+	return func() { <-done }
 }

@@ -98,3 +98,84 @@ func (r *report) footprint(order []string, first map[string][]float64, rss, anon
 	}
 	r.body.WriteString("\nThe program is gregor's stripped binary, and Kafka's jars without the JVM.\n")
 }
+
+// floods is a table of what was done as often as it could be.
+func (r *report) floods(title, what string, order []string, rows map[string]*floods) {
+	fmt.Fprintf(&r.body, "\n## %s\n\n| | %ss per second | broker CPU per %s, microseconds | of Kafka | stolen at most |\n|---|---|---|---|---|\n", title, what, what)
+	for _, name := range order {
+		f := rows[name]
+		fmt.Fprintf(&r.body, "| %s | %s | %s | %s | %.1f%% |\n", name, spreadOf(f.rate).format("%.0f"), spreadOf(f.cpu).format("%.1f"),
+			medianRatio(name, f.cpu, kafkas(rows, func(f *floods) []float64 { return f.cpu })), 100*f.stolen)
+	}
+}
+
+// kafkas are Kafka's numbers, nil without it.
+func kafkas[T any](rows map[string]*T, of func(*T) []float64) []float64 {
+	if k := rows["kafka"]; k != nil {
+		return of(k)
+	}
+	return nil
+}
+
+// medianRatio is what a median is of Kafka's.
+func medianRatio(name string, values, kafka []float64) string {
+	if name == "kafka" || len(kafka) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", spreadOf(values).median/spreadOf(kafka).median)
+}
+
+func (r *report) rebalances(title string, order []string, rows map[string]*rebalances) {
+	fmt.Fprintf(&r.body, "\n## %s\n\n| | all join: s until stable | broker CPU-s | of Kafka | one more joins: s until stable | broker CPU-s | of Kafka | at rest: broker CPU per heartbeat, microseconds | of Kafka | stolen at most |\n|---|---|---|---|---|---|---|---|---|---|\n", title)
+	for _, name := range order {
+		x := rows[name]
+		fmt.Fprintf(&r.body, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %.1f%% |\n", name,
+			spreadOf(x.joinWall).format("%.2f"), spreadOf(x.joinCPU).format("%.3f"), medianRatio(name, x.joinCPU, kafkas(rows, func(x *rebalances) []float64 { return x.joinCPU })),
+			spreadOf(x.moreWall).format("%.2f"), spreadOf(x.moreCPU).format("%.3f"), medianRatio(name, x.moreCPU, kafkas(rows, func(x *rebalances) []float64 { return x.moreCPU })),
+			spreadOf(x.beatCPU).format("%.1f"), medianRatio(name, x.beatCPU, kafkas(rows, func(x *rebalances) []float64 { return x.beatCPU })), 100*x.stolen)
+	}
+}
+
+func (r *report) loads(title string, states, order []string, rows map[string]map[string]*loads) {
+	fmt.Fprintf(&r.body, "\n## %s\n\n| | log of the shard | MB | exec to the first answer, s | CPU-s until then | load alone, s | resident then, MB |\n|---|---|---|---|---|---|---|\n", title)
+	for _, state := range states {
+		for _, name := range order {
+			l, bare := rows[state][name], rows[states[0]][name]
+			alone := "-"
+			if l != bare {
+				alone = fmt.Sprintf("%.2f", spreadOf(l.ready).median-spreadOf(bare.ready).median)
+			}
+			fmt.Fprintf(&r.body, "| %s | %s | %.0f | %s | %s | %s | %s |\n", name, state, l.logMB,
+				spreadOf(l.ready).format("%.2f"), spreadOf(l.cpu).format("%.2f"), alone, spreadOf(l.resident).format("%.0f"))
+		}
+	}
+}
+
+func cpuOf(x *txns) []float64 { return x.cpu }
+
+func (r *report) steadyTxns(title string, order []string, with, without map[string]*txns) {
+	fmt.Fprintf(&r.body, "\n## %s\n\n| | commits per second | broker CPU per 100 ms, microseconds | of Kafka | without transactions | a commit alone | of Kafka | EndTxn p50 | p99 | first write after it p50 | p99 | stolen at most |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n", title)
+	alone := func(name string) float64 { return spreadOf(with[name].cpu).median - spreadOf(without[name].cpu).median }
+	for _, name := range order {
+		x, plain := with[name], without[name]
+		of := "-"
+		if name != "kafka" && with["kafka"] != nil {
+			of = fmt.Sprintf("%.2f", alone(name)/alone("kafka"))
+		}
+		fmt.Fprintf(&r.body, "| %s | %s | %s | %s | %s | %.0f | %s | %s | %s | %s | %s | %.1f%% |\n", name,
+			spreadOf(x.rate).format("%.1f"), spreadOf(x.cpu).format("%.0f"), medianRatio(name, x.cpu, kafkas(with, cpuOf)),
+			spreadOf(plain.cpu).format("%.0f"), alone(name), of,
+			spreadOf(x.end50).format("%.0f"), spreadOf(x.end99).format("%.0f"), spreadOf(x.first50).format("%.0f"), spreadOf(x.first99).format("%.0f"),
+			100*max(x.stolen, plain.stolen))
+	}
+}
+
+func (r *report) singleTxns(title string, order []string, rows map[string]*txns) {
+	fmt.Fprintf(&r.body, "\n## %s\n\n| | commits per second | broker CPU per transaction, microseconds | of Kafka | transaction p50 | p99 | of it EndTxn p50 | p99 | stolen at most |\n|---|---|---|---|---|---|---|---|---|\n", title)
+	for _, name := range order {
+		x := rows[name]
+		fmt.Fprintf(&r.body, "| %s | %s | %s | %s | %s | %s | %s | %s | %.1f%% |\n", name,
+			spreadOf(x.rate).format("%.0f"), spreadOf(x.cpu).format("%.0f"), medianRatio(name, x.cpu, kafkas(rows, cpuOf)),
+			spreadOf(x.whole50).format("%.0f"), spreadOf(x.whole99).format("%.0f"), spreadOf(x.end50).format("%.0f"), spreadOf(x.end99).format("%.0f"), 100*x.stolen)
+	}
+}

@@ -250,25 +250,27 @@ func (s *subject) deleteTopic(name string) error {
 	return nil
 }
 
-// producerID asks for the identity of an idempotent producer.
-func (s *subject) producerID() (int64, int16, error) {
+// producerID asks for the identity of an idempotent producer, or of a
+// transactional one.
+func (s *subject) producerID(transactional string) (id int64, epoch int16, err error) {
 	req := kmsg.NewPtrInitProducerIDRequest()
 	req.Version = 4
-	deadline := time.Now().Add(15 * time.Second)
-	for {
-		resp, err := s.do(req)
-		if err != nil {
+	if transactional != "" {
+		if err := s.awaitCoordinator(txnCoordinator, transactional); err != nil {
 			return 0, 0, err
 		}
-		r := resp.(*kmsg.InitProducerIDResponse)
-		if r.ErrorCode == 0 {
-			return r.ProducerID, r.ProducerEpoch, nil
-		}
-		if time.Now().After(deadline) {
-			return 0, 0, fmt.Errorf("%s: InitProducerId: error %d", s.name, r.ErrorCode)
-		}
-		time.Sleep(50 * time.Millisecond)
+		req.TransactionalID, req.TransactionTimeoutMillis = &transactional, 60_000
 	}
+	err = s.patiently(func(c *wire.Conn) (int16, error) {
+		resp, err := c.Do(req)
+		if err != nil {
+			return 0, err
+		}
+		r := resp.(*kmsg.InitProducerIDResponse)
+		id, epoch = r.ProducerID, r.ProducerEpoch
+		return r.ErrorCode, nil
+	})
+	return id, epoch, err
 }
 
 // logFiles are the segments of a topic's partitions on disk.

@@ -216,12 +216,9 @@ func (b *bench) commitOnce(c *committers, paced *latencies, flooded *floods) err
 		return err
 	}
 	flooded.add(m)
-	q, err := func() (paces, error) {
-		defer b.favour(c.s)()
-		return c.s.pace(func() ([]time.Duration, error) {
-			return openLoop(b.groups, b.latencyTime, len(c.conns), c.send, c.receive)
-		})
-	}()
+	q, err := c.s.pace(func() ([]time.Duration, error) {
+		return openLoop(b.groups, b.latencyTime, len(c.conns), c.send, c.receive)
+	})
 	if err != nil {
 		return err
 	}

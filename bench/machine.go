@@ -134,11 +134,12 @@ func loadAverage() float64 {
 
 // favour puts all threads of a process before what else the machine does (they
 // become real-time threads; being nice counts only within a session), or takes
-// it back. Where that is not allowed nothing happens.
+// it back. They take turns: a thread that waits busily for another one must not
+// keep it from running. Where that is not allowed nothing happens.
 func favour(pid int, on bool) bool {
 	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}
 	if on {
-		attr.Policy, attr.Priority = unix.SCHED_FIFO, 1
+		attr.Policy, attr.Priority = unix.SCHED_RR, 1
 	}
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 	for _, t := range tasks {

@@ -339,7 +339,7 @@ func (b *bench) describe(load0, stolen float64) string {
 				harness.KafkaVersion, javaVersion(), strings.Join(kafkaJVM, " "), b.warmup/megabyte))
 	}
 	if b.favoured {
-		lines = append(lines, "- In the latency scenario the other brokers are stopped, and broker and client are real-time threads (SCHED_FIFO), so that other people's work does not delay them.")
+		lines = append(lines, "- In scenario 7 the other brokers are stopped, and broker and client are real-time threads (SCHED_RR), so that other people's work does not delay them.")
 	}
 	return strings.Join(append(lines,
 		fmt.Sprintf("- Both brokers: `%s`, replication factor 1, no fsync, data on the same file system.", strings.Join(common, " ")),

@@ -59,8 +59,9 @@ func (b *bench) rebalance() error {
 	return nil
 }
 
-// restTime is how long a group that has settled is watched.
-const restTime = 3 * time.Second
+// restTime is how long a group that has settled is watched: some heartbeats and a
+// half, as those of a classic group come all at once from when it settled.
+const restTime = 6*beat + beat/2
 
 func (b *bench) rebalanceOnce(s *subject, topic string, consume bool, out *rebalances) (err error) {
 	b.topics++

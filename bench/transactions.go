@@ -164,7 +164,6 @@ func (b *bench) steadyOnce(s *subject, transactional bool, d time.Duration, out 
 		return err
 	}
 	defer undo()
-	defer b.favour(s)()
 	var ends, firsts []time.Duration
 	n := int(d / steadyGap / steadyWrites)
 	m, err := s.timed(int64(n), func() error {
@@ -264,7 +263,6 @@ func (b *bench) singleOnce(s *subject, producers int, d time.Duration, out *txns
 	}
 	defer undo()
 	defer manyThreads(producers + 1)()
-	defer b.favour(s)()
 	var mu sync.Mutex
 	var ends, wholes []time.Duration
 	m, err := s.timed(0, func() error {

@@ -19,6 +19,9 @@ import (
 type Options struct {
 	Store  metadata.Store
 	NodeID int32
+	// BrokerOnly nodes never become controller, ControllerOnly nodes never
+	// register as broker.
+	BrokerOnly, ControllerOnly bool
 	// Rack and Endpoints are what clients and other brokers learn of this
 	// broker.
 	Rack      string
@@ -37,6 +40,9 @@ type Options struct {
 	// a former process are taken over at once. Otherwise they must have run
 	// out first.
 	Exclusive bool
+	// Dead are former incarnations of this node that are known to be dead:
+	// what they left is taken over at once too.
+	Dead []metadata.ID
 	// SessionTimeout is how long a broker that gives no sign of life counts
 	// as up (default 9s).
 	SessionTimeout time.Duration
@@ -179,7 +185,8 @@ func (c *Controller) Incarnation() metadata.ID { return c.opts.Incarnation }
 
 // Start joins the cluster, forming it if the store is empty: it registers this
 // broker and returns when its registration was granted, its partitions have
-// been assigned, and the subscribers have applied all that.
+// been assigned, and the subscribers have applied all that. A node that is no
+// broker has started when there is a controller.
 func (c *Controller) Start(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, c.cancel)
 	defer stop()
@@ -200,45 +207,64 @@ func (c *Controller) start(ctx context.Context) error {
 	c.wg.Add(2)
 	go c.watchLoop(img)
 	go c.decisionLoop()
+	if c.opts.ControllerOnly {
+		return c.await(ctx, func(img *metadata.Image) bool { return img.ControllerID() >= 0 })
+	}
 	return c.await(ctx, func(img *metadata.Image) bool {
 		return img.Standing(c.opts.NodeID, c.opts.Incarnation) == metadata.Serving &&
 			!metadata.AwaitsElection(img, c.opts.NodeID)
 	})
 }
 
-// form loads the image, after making the store a cluster if it is none.
-func (c *Controller) form(ctx context.Context) (*metadata.Image, error) {
+// Form makes the store a cluster if it is none, and returns the id of the one
+// that it is. Of several nodes that do so at the same time one wins, and all
+// get its id. An empty id stands for a random one.
+func Form(ctx context.Context, store metadata.Store, id string, features map[string]int16) (string, error) {
 	for {
-		kvs, revision, err := c.opts.Store.Get(ctx, "")
+		kvs, revision, err := store.Get(ctx, metadata.ClusterKey)
 		if err != nil {
-			return nil, fmt.Errorf("controller: load metadata: %w", err)
+			return "", fmt.Errorf("controller: load metadata: %w", err)
 		}
 		img, err := metadata.FromKVs(kvs, revision)
 		if err != nil {
-			return nil, err
+			return "", err
 		}
-		switch want := c.opts.ClusterID; {
-		case img.ClusterID == "":
-			// Another node may do the same: whoever comes first, wins.
-			if want == "" {
-				want = metadata.FormatID(newID())
-			}
-			change := metadata.Form(want, c.opts.Features)
-			if _, err := c.opts.Store.Txn(ctx, txnOf(nil, []metadata.Change{change})); err != nil {
-				return nil, fmt.Errorf("controller: form cluster: %w", err)
-			}
-		case want != "" && want != img.ClusterID:
-			return nil, fmt.Errorf("controller: the store belongs to cluster %s, this node to cluster %s", img.ClusterID, want)
-		default:
-			return img, nil
+		if img.ClusterID != "" {
+			return img.ClusterID, nil
+		}
+		if id == "" {
+			id = metadata.FormatID(newID())
+		}
+		change := metadata.Form(id, features)
+		if _, err := store.Txn(ctx, txnOf(nil, []metadata.Change{change})); err != nil {
+			return "", fmt.Errorf("controller: form cluster: %w", err)
 		}
 	}
+}
+
+// form loads the image, after making the store a cluster if it is none.
+func (c *Controller) form(ctx context.Context) (*metadata.Image, error) {
+	id, err := Form(ctx, c.opts.Store, c.opts.ClusterID, c.opts.Features)
+	if err != nil {
+		return nil, err
+	}
+	if want := c.opts.ClusterID; want != "" && want != id {
+		return nil, fmt.Errorf("controller: the store belongs to cluster %s, this node to cluster %s", id, want)
+	}
+	kvs, revision, err := c.opts.Store.Get(ctx, "")
+	if err != nil {
+		return nil, fmt.Errorf("controller: load metadata: %w", err)
+	}
+	return metadata.FromKVs(kvs, revision)
 }
 
 // ControlledShutdown hands over the leadership of this broker's partitions, to
 // the extent that there is someone to take it, and returns when the metadata
 // says so. The broker's clean shutdown marker may then carry BrokerEpoch.
 func (c *Controller) ControlledShutdown(ctx context.Context) error {
+	if c.opts.ControllerOnly {
+		return nil
+	}
 	c.mu.Lock()
 	c.stopping = true
 	c.mu.Unlock()
@@ -278,10 +304,17 @@ func (c *Controller) Close() error {
 		return nil
 	}
 	err := c.opts.Store.Revoke(ctx, c.session.lease)
-	if errors.Is(err, metadata.ErrLeaseNotFound) || errors.Is(err, metadata.ErrClosed) {
-		return nil // gone already
+	if err != nil && !errors.Is(err, metadata.ErrLeaseNotFound) && !errors.Is(err, metadata.ErrClosed) {
+		// As when the last of several members stop. Nothing is lost by it.
+		c.log.Warn().Err(err).Msg("could not end the metadata session; the others learn by its timeout")
 	}
-	return err
+	return nil
+}
+
+// Await returns when the published image, the one that Image returns, meets a
+// condition. The condition is asked on the goroutine that applies metadata.
+func (c *Controller) Await(ctx context.Context, done func(*metadata.Image) bool) error {
+	return c.await(ctx, done)
 }
 
 // await returns when the published image meets a condition.

@@ -170,6 +170,9 @@ func (c *Controller) turn() error {
 // this node is it.
 func (c *Controller) ensureElected(img *metadata.Image) (*metadata.Image, bool, error) {
 	s := &c.session
+	if c.opts.BrokerOnly {
+		return img, false, nil
+	}
 	if changes := metadata.Elect(img, c.opts.NodeID, c.opts.Incarnation, s.lease); changes != nil {
 		next, err := c.commit(img, nil, changes)
 		if err != nil {

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"slices"
 
 	"github.com/gregor-broker/gregor/metadata"
 )
@@ -61,19 +62,23 @@ func (c *Controller) liveness(img *metadata.Image) metadata.Liveness {
 	return metadata.Liveness{Incarnation: c.opts.Incarnation, Ready: ready, Stopping: c.stopping}
 }
 
+// knownDead says whether a predecessor of this process cannot be running.
+func (c *Controller) knownDead(incarnation metadata.ID) bool {
+	return incarnation != c.opts.Incarnation && (c.opts.Exclusive || slices.Contains(c.opts.Dead, incarnation))
+}
+
 // presenceChanges returns what this broker has to write to be registered and
 // seen alive; nil if nothing, or if it has to wait for a predecessor's session
 // to end.
 func (c *Controller) presenceChanges(img *metadata.Image) []metadata.Change {
 	id := c.opts.NodeID
-	if other, alive := img.Alive(id); alive && other != c.opts.Incarnation {
-		if c.opts.Exclusive {
-			return metadata.Bury(img, id)
-		}
-		return nil
-	}
-	if c.opts.Exclusive && img.ControllerID() == id && img.ControllerIncarnation() != c.opts.Incarnation {
+	other, alive := img.Alive(id)
+	alive = alive && other != c.opts.Incarnation
+	if alive && c.knownDead(other) || img.ControllerID() == id && c.knownDead(img.ControllerIncarnation()) {
 		return metadata.Bury(img, id)
+	}
+	if alive || c.opts.ControllerOnly {
+		return nil
 	}
 	var changes []metadata.Change
 	if img.Standing(id, c.opts.Incarnation) == metadata.Unregistered {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"github.com/rs/zerolog"
 
@@ -74,7 +75,7 @@ func Format(files vfs.FS, v *config.Values, clusterID string, ignoreFormatted bo
 	if err := checkClusterID(clusterID); err != nil {
 		return nil, err
 	}
-	if err := checkSingleNode(v); err != nil {
+	if _, err := planQuorum(v, thisMachine(os.Hostname)); err != nil {
 		return nil, err
 	}
 	var out []Formatted

@@ -18,8 +18,7 @@ type listener struct {
 
 // clientListeners returns the listeners that clients may use, in the order
 // configured. Listeners named in controller.listener.names carry the traffic of
-// the quorum: they are neither bound nor advertised, because a single node has
-// nobody to talk to. What the configuration says of listeners was checked by
+// the quorum (quorum.go) and are not among them. What the configuration says of listeners was checked by
 // config.Build, except for what gregor does not serve.
 func clientListeners(v *config.Values, hostname func() (string, error)) ([]listener, error) {
 	bound, err := v.Listeners()

@@ -10,7 +10,7 @@ import (
 )
 
 // values builds a configuration from lines "key=value".
-func values(t *testing.T, lines ...string) *config.Values {
+func values(t testing.TB, lines ...string) *config.Values {
 	t.Helper()
 	src := config.Source{Name: "test.properties"}
 	for i, l := range lines {
@@ -91,29 +91,6 @@ func TestClientListenersWithoutHostname(t *testing.T) {
 	_, err := clientListeners(values(t, "listeners=PLAINTEXT://:9092"), func() (string, error) { return "", errors.New("no name") })
 	if err == nil || !strings.Contains(err.Error(), "no name") {
 		t.Fatalf("got %v", err)
-	}
-}
-
-func TestCheckSingleNode(t *testing.T) {
-	for name, tc := range map[string]struct {
-		lines []string
-		err   string
-	}{
-		"nothing":         {nil, ""},
-		"kraft":           {[]string{"process.roles=broker,controller", "node.id=7", "controller.quorum.voters=7@localhost:9093"}, ""},
-		"bootstrap":       {[]string{"controller.quorum.bootstrap.servers=localhost:9093"}, ""},
-		"three voters":    {[]string{"controller.quorum.voters=1@a:1,2@b:1,3@c:1"}, "test.properties:1: controller.quorum.voters: 3 voters"},
-		"other voter":     {[]string{"controller.quorum.voters=3@c:1"}, "this is node 1"},
-		"controller only": {[]string{"process.roles=controller"}, "role broker is missing"},
-		"broker only":     {[]string{"process.roles=broker"}, "role controller is missing"},
-		"two bootstrap":   {[]string{"controller.quorum.bootstrap.servers=a:1,b:1"}, "2 controllers"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := checkSingleNode(values(t, tc.lines...))
-			if tc.err == "" && err != nil || tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)) {
-				t.Fatalf("got %v, want %q", err, tc.err)
-			}
-		})
 	}
 }
 

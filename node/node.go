@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -39,6 +40,8 @@ type Options struct {
 	// Store replaces the metadata store that the configuration describes.
 	// The node does not close it.
 	Store metadata.Store
+	// Shared says that other nodes work with Store too.
+	Shared bool
 	// FS replaces the operating system's files for the logs.
 	FS vfs.FS
 	// Now replaces the clock.
@@ -51,7 +54,14 @@ type Node struct {
 	log       zerolog.Logger
 	clusterID string
 	id        int32
-	listening []boundListener
+	// incarnation tells this process from its predecessors on these log
+	// directories, of which dead are the last.
+	incarnation metadata.ID
+	dead        []metadata.ID
+	quorum      *quorum
+	listening   []boundListener
+	// port is the controller's; nil where there is none.
+	port *controllerPort
 
 	// What is open, each nil until it was opened; closeParts goes through
 	// them in the reverse order of opening.
@@ -121,7 +131,8 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 }
 
 func (n *Node) start(ctx context.Context, o Options) error {
-	if err := checkSingleNode(o.Config); err != nil {
+	var err error
+	if n.quorum, err = planQuorum(o.Config, thisMachine(os.Hostname)); err != nil {
 		return err
 	}
 	if err := checkSecurity(o.Config); err != nil {
@@ -136,6 +147,27 @@ func (n *Node) start(ctx context.Context, o Options) error {
 	if err := n.join(ctx, o); err != nil {
 		return err
 	}
+	if err := n.serve(ctx, o); err != nil {
+		return err
+	}
+	if f, ok := n.store.(interface{ Failed() <-chan struct{} }); ok {
+		n.background.Go(func() {
+			select {
+			case <-f.Failed():
+				n.fail(errStoreStopped)
+			case <-n.ctx.Done():
+			}
+		})
+	}
+	return nil
+}
+
+// serve lets clients in.
+func (n *Node) serve(ctx context.Context, o Options) error {
+	metrics := broker.NewMetrics()
+	if !n.quorum.broker {
+		return n.listenHTTP(ctx, o, metrics)
+	}
 	h, err := handler.New(handler.Broker{
 		NodeID: n.id, ClusterID: n.clusterID, Rack: o.Config.String("broker.rack"),
 		Cluster: n.controller, Partitions: n.partitions, Logs: n.logs, Config: o.Config,
@@ -144,7 +176,6 @@ func (n *Node) start(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	metrics := broker.NewMetrics()
 	serving, err := serverOptions(ctx, o.Config, h, n.log, metrics)
 	if err != nil {
 		return err
@@ -162,25 +193,29 @@ func (n *Node) start(ctx context.Context, o Options) error {
 			}
 		})
 	}
-	if f, ok := n.store.(interface{ Failed() <-chan struct{} }); ok {
-		n.background.Go(func() {
-			select {
-			case <-f.Failed():
-				n.fail(errStoreStopped)
-			case <-n.ctx.Done():
-			}
-		})
-	}
 	return nil
 }
 
-// listen binds the clients' listeners.
+// listen binds the clients' listeners and the controller's.
 func (n *Node) listen(ctx context.Context, v *config.Values) error {
+	var lc net.ListenConfig
+	if l := n.quorum.listener; l != nil {
+		nl, err := lc.Listen(ctx, "tcp", l.Address())
+		if err != nil {
+			return at(v, "listeners", fmt.Errorf("listener %s: %w", l.Name, err))
+		}
+		n.port = splitPort(nl)
+		if !n.quorum.embeds() {
+			_, _ = n.port.members.Close(), n.port.stores.Close()
+		}
+	}
+	if !n.quorum.broker {
+		return nil
+	}
 	listeners, err := clientListeners(v, os.Hostname)
 	if err != nil {
 		return err
 	}
-	var lc net.ListenConfig
 	for _, l := range listeners {
 		nl, err := lc.Listen(ctx, "tcp", l.Address())
 		if err != nil {
@@ -202,7 +237,7 @@ func (n *Node) openStores(ctx context.Context, o Options) error {
 	var logsErr error
 	openLogs := func() { n.logs, logsErr = storage.Open(storageOptions(o, n.clusterID, n.dirFailed)) }
 
-	shared := o.Store != nil || external(o.Config)
+	shared := o.Store != nil || !n.quorum.alone()
 	if n.clusterID == "" && !shared {
 		n.clusterID = NewClusterID()
 	}
@@ -212,7 +247,7 @@ func (n *Node) openStores(ctx context.Context, o Options) error {
 		wg.Go(openLogs)
 	}
 	if n.store, n.storeOwned = o.Store, false; n.store == nil {
-		store, err := openStore(ctx, o.Config, n.log)
+		store, err := openStore(ctx, o.Config, n.quorum, n.port, n.log)
 		if err != nil {
 			return fmt.Errorf("metadata: %w", err)
 		}
@@ -220,18 +255,46 @@ func (n *Node) openStores(ctx context.Context, o Options) error {
 	}
 	if n.clusterID == "" {
 		// New log directories join the cluster that the store knows.
-		if n.clusterID, err = storedClusterID(ctx, n.store); err != nil {
+		if n.clusterID, err = agreeOnCluster(ctx, n.store, o.ClusterID, n.quorum.controller); err != nil {
 			return fmt.Errorf("metadata: %w", err)
 		}
 		openLogs()
 	}
 	wg.Wait()
-	return logsErr
+	if logsErr != nil {
+		return logsErr
+	}
+	return n.succeed(o.FS, o.Config.LogDirs())
+}
+
+// succeed learns which processes this one follows. The log directories' locks
+// prove that they are dead, so that a broker which was killed need not wait for
+// its session to end before it registers anew.
+func (n *Node) succeed(files vfs.FS, dirs []string) error {
+	n.incarnation = metadata.NewID(func(b []byte) { _, _ = rand.Read(b) }) // crypto/rand never fails
+	for _, d := range n.logs.Dirs() {
+		if d.Err != nil || d.Path != dirs[0] {
+			continue
+		}
+		former, err := storage.Succeed(files, d.Path, metadata.FormatID(n.incarnation))
+		if err != nil {
+			return fmt.Errorf("log.dirs: %w", err)
+		}
+		for _, text := range former {
+			if id, err := metadata.ParseID(text); err == nil {
+				n.dead = append(n.dead, id)
+			}
+		}
+	}
+	return nil
 }
 
 // join registers the broker in the cluster and lets the metadata of the
 // cluster take its partitions into service.
 func (n *Node) join(ctx context.Context, o Options) error {
+	if !n.quorum.broker {
+		return n.joinController(ctx, o)
+	}
 	n.partitions = replication.New(replication.Options{Logs: n.logs, NodeID: n.id, Config: o.Config, Now: o.Now, Log: n.log})
 	groups, err := newGroups(o.Config, func() *metadata.Image { return n.controller.Image() }, o.Now, n.log)
 	if err != nil {
@@ -263,13 +326,26 @@ func (n *Node) join(ctx context.Context, o Options) error {
 	return nil
 }
 
+// joinController takes part in the cluster without being a broker.
+func (n *Node) joinController(ctx context.Context, o Options) error {
+	c, err := controller.New(controllerOptions(o, n, nil))
+	if err != nil {
+		return fmt.Errorf("controller: %w", err)
+	}
+	n.controller = c
+	if err := c.Start(ctx); err != nil {
+		return fmt.Errorf("controller: %w", err)
+	}
+	return nil
+}
+
 func (n *Node) listenHTTP(ctx context.Context, o Options, server *broker.Metrics) error {
 	address := o.Config.String("http.address")
 	if address == "" {
 		return nil
 	}
 	cluster := &clusterCollector{
-		image: n.controller.Image, partitions: n.partitions.Stats, dirs: n.logs.Dirs,
+		image: n.controller.Image, partitions: n.partitionStats, dirs: n.logs.Dirs,
 		cleaner: n.logs.CleanerStats, now: o.Now,
 	}
 	admin, err := listenAdmin(ctx, address, metricsHandler(o.Version, server, cluster), []check{
@@ -283,9 +359,23 @@ func (n *Node) listenHTTP(ctx context.Context, o Options, server *broker.Metrics
 	return nil
 }
 
+// partitionStats counts the partitions, of which only a broker has any.
+func (n *Node) partitionStats() replication.Stats {
+	if n.partitions == nil {
+		return replication.Stats{}
+	}
+	return n.partitions.Stats()
+}
+
 // registered is the readiness of the metadata: this broker is in the image and
 // takes part.
 func (n *Node) registered() error {
+	if !n.quorum.broker {
+		if n.controller.Image().ControllerID() < 0 {
+			return errors.New("no controller is elected")
+		}
+		return nil
+	}
 	b := n.controller.Image().Broker(n.id)
 	if b == nil || !b.Active() {
 		return errors.New("this broker is not registered in the cluster")
@@ -427,6 +517,9 @@ func (n *Node) closeParts(ctx context.Context) error {
 	}
 	if n.storeOwned && n.store != nil {
 		note("metadata", n.store.Close())
+	}
+	if n.port != nil {
+		note("controller port", n.port.close())
 	}
 	return errors.Join(errs...)
 }

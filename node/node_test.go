@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,12 +103,7 @@ func TestExternalEtcd(t *testing.T) {
 		t.Fatal(err)
 	}
 	endpoint := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	server, err := etcdembed.Open(t.Context(), etcdembed.Options{
-		Dir: t.TempDir(), ListenClient: []url.URL{{Scheme: "http", Host: endpoint}}, Log: zerolog.Nop(),
-	})
+	server, err := etcdembed.Open(t.Context(), etcdembed.Options{Dir: t.TempDir(), ClientListener: l, Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -166,23 +166,31 @@ func controllerOptions(o Options, n *Node, endpoints []metadata.Endpoint) contro
 	if previous < 0 {
 		previous = 0 // no clean shutdown
 	}
-	features := map[string]int16{}
-	for _, f := range handler.DefaultFeatures() {
-		features[f.Name] = f.Finalized
-	}
 	return controller.Options{
 		Store: n.store, NodeID: n.id, Rack: v.String("broker.rack"), Endpoints: endpoints,
+		BrokerOnly: !n.quorum.controller, ControllerOnly: !n.quorum.broker,
 		ClusterID: n.clusterID, PreviousBrokerEpoch: previous,
 		// A store that another process can reach may know a former process of
 		// this node that still runs.
-		Exclusive:                !external(v),
+		Exclusive:                n.quorum.alone() && !o.Shared,
+		Incarnation:              n.incarnation,
+		Dead:                     n.dead,
 		SessionTimeout:           v.Duration("broker.session.timeout.ms"),
 		DefaultPartitions:        v.Int32("num.partitions"),
 		DefaultReplicationFactor: int16(v.Int("default.replication.factor")),
 		MinInsyncReplicas:        int(topic.MinInsyncReplicas),
 		UncleanLeaderElection:    topic.UncleanElection,
 		Rules:                    handler.ConfigRules(v),
-		Features:                 features,
+		Features:                 features(),
 		Log:                      n.log,
 	}
+}
+
+// features are the levels of features that a cluster begins with.
+func features() map[string]int16 {
+	out := map[string]int16{}
+	for _, f := range handler.DefaultFeatures() {
+		out[f.Name] = f.Finalized
+	}
+	return out
 }

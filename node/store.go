@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 
 	"github.com/gregor-broker/gregor/config"
+	"github.com/gregor-broker/gregor/controller"
 	"github.com/gregor-broker/gregor/metadata"
 	"github.com/gregor-broker/gregor/metadata/etcdembed"
 	"github.com/gregor-broker/gregor/metadata/etcdstore"
@@ -24,25 +26,76 @@ func external(v *config.Values) bool {
 	return v.String("metadata.store") == "etcd" && len(v.List("metadata.etcd.endpoints")) > 0
 }
 
-// openStore opens the metadata store that the configuration describes.
-func openStore(ctx context.Context, v *config.Values, log zerolog.Logger) (metadata.Store, error) {
+// openStore opens the metadata store that the configuration describes, and waits
+// for it to answer: where it has several members, for a majority of them.
+func openStore(ctx context.Context, v *config.Values, q *quorum, port *controllerPort, log zerolog.Logger) (metadata.Store, error) {
 	switch {
 	case v.String("metadata.store") == "memory":
 		return memstore.New(), nil
-	case external(v):
+	case q.external:
 		return dialEtcd(ctx, v, log)
+	case !q.embeds():
+		return dialControllers(ctx, v, q.dial, log)
 	}
-	return etcdembed.Open(ctx, etcdembed.Options{
+	o := etcdembed.Options{
 		Dir:             etcdDir(v),
+		Name:            q.member,
+		Members:         q.members,
 		Prefix:          v.String("metadata.etcd.prefix"),
-		Tick:            v.Duration("metadata.etcd.heartbeat.interval.ms"),
-		Election:        v.Duration("metadata.etcd.election.timeout.ms"),
 		WALSegmentBytes: v.Int64("metadata.etcd.wal.segment.bytes"),
 		QuotaBytes:      v.Int64("metadata.etcd.quota.bytes"),
 		KeepRevisions:   v.Int64("metadata.etcd.compaction.revisions"),
 		SnapshotCount:   uint64(v.Int64("metadata.etcd.snapshot.count")),
 		Log:             log,
-	})
+	}
+	if len(q.members) <= 1 || v.IsSet("metadata.etcd.heartbeat.interval.ms") || v.IsSet("metadata.etcd.election.timeout.ms") {
+		o.Tick, o.Election = v.Duration("metadata.etcd.heartbeat.interval.ms"), v.Duration("metadata.etcd.election.timeout.ms")
+	}
+	if port != nil {
+		o.PeerListener, o.ClientListener = port.members, port.stores
+	}
+	if len(q.members) > 1 {
+		log.Info().Str("member", q.member).Interface("members", q.members).Msg("waiting for a majority of the controllers")
+	}
+	return etcdembed.Open(ctx, o)
+}
+
+// dialControllers keeps the metadata in the members that controllers elsewhere
+// embed. They may all be still to start.
+func dialControllers(ctx context.Context, v *config.Values, controllers []string, log zerolog.Logger) (metadata.Store, error) {
+	log.Info().Strs("controllers", controllers).Msg("waiting for the controllers")
+	for {
+		store, err := etcdstore.Dial(ctx, etcdstore.DialOptions{
+			Options:     etcdstore.Options{Prefix: v.String("metadata.etcd.prefix"), Log: log},
+			Endpoints:   controllers,
+			DialTimeout: v.Duration("metadata.etcd.dial.timeout.ms"),
+		})
+		if err == nil || ctx.Err() != nil {
+			return store, err
+		}
+		log.Warn().Err(err).Msg("no controller answers yet")
+		if err := sleep(ctx, dialPause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// dialPause is the time between two attempts to reach the controllers, and
+// formPause between two looks whether they formed a cluster.
+const (
+	dialPause = time.Second
+	formPause = 100 * time.Millisecond
+)
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // etcdDir is where the embedded etcd keeps its data.
@@ -104,21 +157,25 @@ func etcdTLS(v *config.Values) (*tls.Config, error) {
 	return c, nil
 }
 
-// storedClusterID is the id of the cluster that a store knows, or a new one
-// where it knows none.
-func storedClusterID(ctx context.Context, store metadata.Store) (string, error) {
-	kvs, revision, err := store.Get(ctx, metadata.ClusterKey)
-	if err != nil {
-		return "", err
+// agreeOnCluster is the id of the cluster that a store knows. Where it knows none
+// a controller forms one, and a node that is only a broker waits for that.
+func agreeOnCluster(ctx context.Context, store metadata.Store, asked string, form bool) (string, error) {
+	if form {
+		return controller.Form(ctx, store, asked, features())
 	}
-	img, err := metadata.FromKVs(kvs, revision)
-	if err != nil {
-		return "", err
+	for {
+		kvs, revision, err := store.Get(ctx, metadata.ClusterKey)
+		if err != nil {
+			return "", err
+		}
+		img, err := metadata.FromKVs(kvs, revision)
+		if err != nil || img.ClusterID != "" {
+			return img.ClusterID, err
+		}
+		if err := sleep(ctx, formPause); err != nil {
+			return "", err
+		}
 	}
-	if img.ClusterID == "" {
-		return NewClusterID(), nil
-	}
-	return img.ClusterID, nil
 }
 
 var errStoreStopped = errors.New("the metadata store stopped")

@@ -1,8 +1,10 @@
 // Package etcdembed runs an etcd server inside this process and keeps the
 // metadata in it.
 //
-// The server is talked to by function calls, without a port. Alone, it listens
-// nowhere. Every change is on disk (fsync) before it is acknowledged.
+// The server is talked to by function calls, without a port. A member of a
+// cluster, or one that other nodes keep their metadata in, is given listeners
+// (serve.go); alone, it listens nowhere. Every change is on disk (fsync), with a
+// cluster on a majority of disks, before it is acknowledged.
 //
 // What is set differently from etcd's defaults, and why: ticks are short, so
 // that a server that is alone elects itself within milliseconds; the segments
@@ -15,10 +17,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +40,11 @@ import (
 // default, so that large topics take fewer fsyncs.
 const maxTxnOps = 1024
 
+// clusterToken goes into the ids of members, which keeps apart clusters whose
+// members have the same addresses. Ours are kept apart by the cluster id in the
+// metadata.
+const clusterToken = "gregor"
+
 // DirName is the directory of the metadata within a log directory.
 const DirName = "__gregor_metadata"
 
@@ -44,15 +55,20 @@ type Options struct {
 	Dir string
 	// Name tells the members of a cluster apart (default "gregor").
 	Name string
-	// ListenPeer and InitialCluster ("name=url,...") make the server a
-	// member of a cluster; empty for a server that is alone.
-	ListenPeer     []url.URL
-	InitialCluster string
-	// ListenClient are addresses to serve etcd's own clients at. None are
-	// needed.
-	ListenClient []url.URL
-	// Tick and Election time raft (defaults: 10ms and 50ms alone, 100ms and
-	// 1s in a cluster).
+	// Members says by name at which host and port the cluster's first members
+	// are reached, this one among them; empty for a server that nobody else
+	// talks to. It counts when Dir is empty: later, the members are those
+	// that the cluster agreed on.
+	Members map[string]string
+	// Join says that the cluster is there and has made this server a member:
+	// Members are then those that it has now.
+	Join bool
+	// PeerListener receives what other members say, ClientListener etcd's
+	// clients (HTTP/1 and HTTP/2 in clear). Both are closed with the server,
+	// and where it does not start. Nil listens nowhere.
+	PeerListener, ClientListener net.Listener
+	// Tick and Election time raft (defaults: 10ms and 50ms alone, 50ms and
+	// 500ms in a cluster).
 	Tick, Election time.Duration
 	// Prefix is put before every key (default: the store's).
 	Prefix string
@@ -73,6 +89,8 @@ type Options struct {
 type Store struct {
 	*etcdstore.Store
 	server *embed.Etcd
+	// served is what other nodes reach of the server.
+	served *served
 	log    zerolog.Logger
 	// watched ends when the goroutine that reports the server's failure
 	// does.
@@ -101,27 +119,32 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		// The server says it better, if it is more than another one that runs.
 		o.Log.Debug().Err(err).Msg("cannot trim the metadata database")
 	}
+	outside := serve(o.PeerListener, o.ClientListener)
 	server, err := embed.StartEtcd(config(o))
 	if err != nil {
+		outside.close()
 		return nil, fmt.Errorf("etcd in %s: %w", o.Dir, err)
+	}
+	outside.attach(server)
+	stop := func(err error) (*Store, error) {
+		outside.close()
+		server.Close()
+		return nil, err
 	}
 	select {
 	case <-server.Server.ReadyNotify():
 	case err := <-server.Err():
-		server.Close()
-		return nil, fmt.Errorf("etcd in %s: %w", o.Dir, err)
+		return stop(fmt.Errorf("etcd in %s: %w", o.Dir, err))
 	case <-server.Server.StopNotify():
-		server.Close()
-		return nil, fmt.Errorf("etcd in %s stopped while it started", o.Dir)
+		return stop(fmt.Errorf("etcd in %s stopped while it started", o.Dir))
 	case <-ctx.Done():
-		server.Close()
-		return nil, fmt.Errorf("etcd in %s is not ready: %w", o.Dir, ctx.Err())
+		return stop(fmt.Errorf("etcd in %s is not ready: %w", o.Dir, ctx.Err()))
 	}
 	s := &Store{
 		Store: etcdstore.New(v3client.New(server.Server), etcdstore.Options{
 			Prefix: o.Prefix, Limits: metadata.Limits{Ops: maxTxnOps, Bytes: 1 << 20}, Log: o.Log,
 		}),
-		server: server, log: o.Log,
+		server: server, served: outside, log: o.Log,
 		watched: make(chan struct{}), closing: make(chan struct{}),
 	}
 	go s.watchServer()
@@ -153,7 +176,11 @@ func (s *Store) Close() error {
 		close(s.closing)
 		<-s.watched
 		err = s.Store.Close()
+		// Streams of clients end before the server waits for them, and the
+		// members stay connected until it has handed its leadership over.
+		s.served.closeClients()
 		s.server.Close()
+		s.served.close()
 	})
 	if errors.Is(err, context.Canceled) {
 		err = nil
@@ -162,14 +189,14 @@ func (s *Store) Close() error {
 }
 
 // alone tells whether the server is a cluster of one.
-func (o *Options) alone() bool { return len(o.ListenPeer) == 0 }
+func (o *Options) alone() bool { return len(o.Members) <= 1 && !o.Join }
 
 func (o *Options) setDefaults() {
 	if o.Name == "" {
 		o.Name = "gregor"
 	}
 	if o.Tick == 0 {
-		o.Tick, o.Election = 100*time.Millisecond, time.Second
+		o.Tick, o.Election = 50*time.Millisecond, 500*time.Millisecond
 		if o.alone() {
 			o.Tick, o.Election = 10*time.Millisecond, 50*time.Millisecond
 		}
@@ -189,16 +216,30 @@ func config(o Options) *embed.Config {
 	cfg := embed.NewConfig()
 	cfg.Name = o.Name
 	cfg.Dir = o.Dir
-	cfg.ListenPeerUrls = o.ListenPeer
-	cfg.AdvertisePeerUrls = o.ListenPeer
-	cfg.InitialCluster = o.InitialCluster
-	if o.alone() {
+	cfg.ListenPeerUrls, cfg.ListenClientUrls = nil, nil // serve.go listens
+	members := o.Members
+	if len(members) == 0 {
 		// A member has to have an address, though nobody will use it.
-		cfg.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "localhost:1"}}
-		cfg.InitialCluster = o.Name + "=http://localhost:1"
+		members = map[string]string{o.Name: "localhost:1"}
 	}
-	cfg.ListenClientUrls = o.ListenClient
-	cfg.AdvertiseClientUrls = o.ListenClient
+	var initial []string
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		initial = append(initial, name+"=http://"+members[name])
+	}
+	cfg.InitialCluster = strings.Join(initial, ",")
+	cfg.InitialClusterToken = clusterToken
+	if o.Join {
+		cfg.ClusterState = embed.ClusterStateFlagExisting
+	}
+	self := url.URL{Scheme: "http", Host: members[o.Name]}
+	cfg.AdvertisePeerUrls = []url.URL{self}
+	if len(o.Members) > 0 {
+		// Also by this the others know a member that has lost its disk from
+		// one that never started.
+		cfg.AdvertiseClientUrls = []url.URL{self}
+	} else {
+		cfg.AdvertiseClientUrls = nil
+	}
 	cfg.TickMs = uint(o.Tick.Milliseconds())
 	cfg.ElectionMs = uint(o.Election.Milliseconds())
 	cfg.MaxTxnOps = maxTxnOps

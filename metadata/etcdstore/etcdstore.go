@@ -93,24 +93,38 @@ func Dial(ctx context.Context, o DialOptions) (*Store, error) {
 	return New(client, o.Options), nil
 }
 
-// checkVersion returns an error if no server answers or one that does is too
-// old.
+// checkVersion returns an error if no server answers or the first one that does
+// is too old. All are asked at once: one that is down must not hold up the
+// others' answer.
 func checkVersion(ctx context.Context, client *clientv3.Client) error {
-	var last error
-	answered := false
-	for _, endpoint := range client.Endpoints() {
-		status, err := client.Status(ctx, endpoint)
-		if err != nil {
-			last = fmt.Errorf("etcd: %s: %w", endpoint, err)
-			continue
-		}
-		if tooOld(status.Version) {
-			return fmt.Errorf("etcd: %s runs version %s, gregor needs 3.5 or later", endpoint, status.Version)
-		}
-		answered = true
+	type answer struct {
+		endpoint, version string
+		err               error
 	}
-	if answered {
-		return nil
+	endpoints := client.Endpoints()
+	answers := make(chan answer, len(endpoints))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for _, endpoint := range endpoints {
+		go func() {
+			status, err := client.Status(ctx, endpoint)
+			a := answer{endpoint: endpoint, err: err}
+			if err == nil {
+				a.version = status.Version
+			}
+			answers <- a
+		}()
+	}
+	var last error
+	for range endpoints {
+		switch a := <-answers; {
+		case a.err != nil:
+			last = fmt.Errorf("etcd: %s: %w", a.endpoint, a.err)
+		case tooOld(a.version):
+			return fmt.Errorf("etcd: %s runs version %s, gregor needs 3.5 or later", a.endpoint, a.version)
+		default:
+			return nil
+		}
 	}
 	return last
 }

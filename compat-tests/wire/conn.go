@@ -15,6 +15,8 @@ import (
 
 // Conn is one connection to a broker. It is not for concurrent use.
 type Conn struct {
+	// Timeout is how long one request may take.
+	Timeout     time.Duration
 	c           net.Conn
 	correlation int32
 }
@@ -25,7 +27,7 @@ func Dial(addr string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{c: c}, nil
+	return &Conn{Timeout: 15 * time.Second, c: c}, nil
 }
 
 // Close closes the connection.
@@ -71,7 +73,7 @@ func (c *Conn) DoRaw(frame []byte) ([]byte, error) {
 }
 
 func (c *Conn) roundTrip(frame []byte) ([]byte, error) {
-	if err := c.c.SetDeadline(time.Now().Add(15 * time.Second)); err != nil {
+	if err := c.c.SetDeadline(time.Now().Add(c.Timeout)); err != nil {
 		return nil, err
 	}
 	if _, err := c.c.Write(frame); err != nil {
@@ -85,3 +87,6 @@ func (c *Conn) roundTrip(frame []byte) ([]byte, error) {
 	_, err := io.ReadFull(c.c, body)
 	return body, err
 }
+
+// RemoteAddr is where the connection leads.
+func (c *Conn) RemoteAddr() string { return c.c.RemoteAddr().String() }

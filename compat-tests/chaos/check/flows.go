@@ -13,6 +13,9 @@ import (
 func pipes(a *analysis) {
 	for _, p := range a.o.Pipes {
 		in, out := a.visible(p.In), a.visible(p.Out)
+		for n, values := range out {
+			out[n] = a.origins(history.Key{Topic: p.Out, Partition: n}, values)
+		}
 		if len(in) == 0 {
 			a.find(Finding{"P22", "exactly-once pipe", history.Key{Topic: p.In}, "nothing went through", nil})
 		}
@@ -43,6 +46,17 @@ func (a *analysis) visible(topic string) map[int32][]int64 {
 		}
 	}
 	return out
+}
+
+// origins are the values of the input that the values of the output hand on.
+func (a *analysis) origins(k history.Key, values []int64) []int64 {
+	from := make([]int64, len(values))
+	for i, v := range values {
+		if s := a.sent[written{k, v}]; s != nil {
+			from[i] = s.From
+		}
+	}
+	return from
 }
 
 func (a *analysis) samePipe(k history.Key, in, out []int64) {

@@ -30,6 +30,10 @@ const (
 // Classify says what an answer, or the lack of one, means for the operation
 // (reliability notes, section 2.0). It is unknown whatever is not certain.
 func Classify(r Request, err error) Type {
+	if r == EndAbort {
+		// Whoever ends the transaction instead of us, and whenever, aborts it.
+		return Fail
+	}
 	if err == nil {
 		return OK
 	}
@@ -39,16 +43,9 @@ func Classify(r Request, err error) Type {
 	var code *kerr.Error
 	if !errors.As(err, &code) {
 		// A timeout, a broken connection, a client that gave up.
-		if r == EndAbort {
-			return Fail
-		}
 		return Info
 	}
 	if refused[r][code.Code] {
-		return Fail
-	}
-	if r == EndAbort {
-		// Whoever ends it instead of us aborts it: nobody asked for a commit.
 		return Fail
 	}
 	return Info

@@ -92,10 +92,10 @@ type Op struct {
 	// group's (classic), so that a commit of an older one must be refused.
 	Classic bool `json:",omitempty"`
 
-	Keys       []Key         `json:",omitempty"`
-	Group      string        `json:",omitempty"`
-	Member     string        `json:",omitempty"`
-	Generation int32         `json:",omitempty"`
+	Keys       []Key  `json:",omitempty"`
+	Group      string `json:",omitempty"`
+	Member     string `json:",omitempty"`
+	Generation int32  `json:",omitempty"`
 	// Offsets are what a commit committed, also as part of a txn, or what a
 	// fetchOffset read: -1 where nothing is committed.
 	Offsets map[Key]int64 `json:",omitempty"`
@@ -130,6 +130,7 @@ type Sent struct {
 	Value  int64
 	Offset int64
 	Delta  int64 `json:",omitempty"`
+	From   int64 `json:",omitempty"` // the value that a pipe read and this record hands on
 	PID    int64 `json:",omitempty"` // 0: not known
 	Epoch  int16 `json:",omitempty"`
 }
@@ -138,7 +139,6 @@ type Sent struct {
 type Read struct {
 	Offset int64
 	Value  int64
-	Delta  int64 `json:",omitempty"`
 }
 
 // Mark is what a broker said of a partition's offsets in one answer. What the

@@ -49,6 +49,7 @@ func TestClassify(t *testing.T) {
 		{EndCommit, kerr.CoordinatorNotAvailable, Info},
 		{EndCommit, kerr.NotCoordinator, Info},
 		{EndCommit, context.DeadlineExceeded, Info},
+		{EndAbort, nil, Fail},
 		{EndAbort, kerr.ProducerFenced, Fail},
 		{EndAbort, io.EOF, Fail},
 		{CommitOnce, kerr.IllegalGeneration, Fail},

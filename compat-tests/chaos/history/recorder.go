@@ -66,6 +66,19 @@ func (r *Recorder) End(o *Op, t Type, err error) {
 	r.done = append(r.done, *o)
 }
 
+// Also records an operation that began when another did, which op is a copy
+// of, and ends now: a part of it that ended in another way.
+func (r *Recorder) Also(op Op, t Type, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	op.Index, op.Type, op.Returned = r.next, t, r.Now()
+	r.next++
+	if err != nil {
+		op.Error = err.Error()
+	}
+	r.done = append(r.done, op)
+}
+
 // Event records something that happened at once.
 func (r *Recorder) Event(op Op) { r.End(r.Begin(op), OK, nil) }
 

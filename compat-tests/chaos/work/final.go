@@ -1,0 +1,177 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gregor-broker/gregor/compat-tests/chaos/history"
+	"github.com/gregor-broker/gregor/compat-tests/wire"
+)
+
+// helper is a life for what the run does itself.
+func (r *Run) helper() *life {
+	return &life{Run: r, process: r.rec.Process(), rng: rand.New(rand.NewPCG(r.Seed, 0)), next: time.Now()}
+}
+
+// every calls f until it is content or the context ends.
+func (l *life) every(ctx context.Context, gap time.Duration, f func() (bool, error)) error {
+	for {
+		done, err := f()
+		if done {
+			return nil
+		}
+		l.next = time.Now().Add(gap)
+		if !l.pace(ctx) {
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+}
+
+// Drain waits until the consumers have all that was written, and ends them. An
+// error says what they do not get to.
+func (r *Run) Drain(ctx context.Context) error {
+	defer r.stop()
+	l := r.helper()
+	cl, err := r.client("drain")
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	left := ""
+	err = l.every(ctx, 300*time.Millisecond, func() (bool, error) {
+		left = ""
+		for _, p := range protocols {
+			for group, topic := range map[string]string{"movers-" + p: pipeIn(p), "members-" + p: groupTopic(p)} {
+				behind, err := r.behind(ctx, adm, group, topic)
+				if err != nil {
+					return false, err
+				}
+				if behind != "" {
+					left = group + ": " + behind
+				}
+			}
+		}
+		return left == "", nil
+	})
+	if err != nil {
+		return fmt.Errorf("the groups do not get to the end (%s): %w", left, err)
+	}
+	return nil
+}
+
+// behind says which partitions a group has not committed to the end.
+func (r *Run) behind(ctx context.Context, adm *kadm.Client, group, topic string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	ends, err := adm.ListCommittedOffsets(ctx, topic)
+	if err != nil {
+		return "", err
+	}
+	if err := ends.Error(); err != nil {
+		return "", err
+	}
+	at, err := adm.FetchOffsets(ctx, group)
+	if err != nil {
+		return "", err
+	}
+	behind := ""
+	ends.Each(func(end kadm.ListedOffset) {
+		o, is := at.Lookup(topic, end.Partition)
+		if end.Offset > 0 && (!is || o.At < end.Offset) {
+			behind = fmt.Sprintf("partition %d of %s is at %d of %d", end.Partition, topic, o.At, end.Offset)
+		}
+	})
+	return behind, nil
+}
+
+// Final waits until no transaction is open, and reads every key from its
+// beginning to its end. An error says what it does not get to; what was read
+// is in the history in any case.
+func (r *Run) Final(ctx context.Context) error {
+	l := r.helper()
+	ends := map[history.Key]int64{}
+	err := l.every(ctx, 300*time.Millisecond, func() (bool, error) { return l.settled(ends) })
+	if err != nil {
+		return fmt.Errorf("not all partitions have a leader and no open transaction: %w", err)
+	}
+	assign := l.op(history.Assign)
+	assign.Keys = Keys()
+	r.rec.Event(assign)
+	// With control records, so that the end of a log is seen to be reached.
+	cl, err := r.client("final", kgo.ConsumePartitions(startOf(Keys())), kgo.KeepControlRecords())
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	left := maps.Clone(ends)
+	maps.DeleteFunc(left, func(_ history.Key, end int64) bool { return end == 0 })
+	for len(left) > 0 {
+		if ctx.Err() != nil {
+			return fmt.Errorf("the final polls did not get to the ends %v: %w", left, ctx.Err())
+		}
+		op := l.op(history.Poll)
+		op.Final = true
+		o := r.rec.Begin(op)
+		pctx, cancel := context.WithTimeout(ctx, pollFor)
+		fetches := cl.PollRecords(pctx, 2000)
+		cancel()
+		o.Mops = []history.Mop{{Poll: reads(fetches)}}
+		r.rec.End(o, history.OK, nil)
+		for it := fetches.RecordIter(); !it.Done(); {
+			rec := it.Next()
+			k := history.Key{Topic: rec.Topic, Partition: rec.Partition}
+			if rec.Offset >= left[k]-1 {
+				delete(left, k)
+			}
+		}
+	}
+	return nil
+}
+
+func startOf(keys []history.Key) map[string]map[int32]kgo.Offset {
+	out := map[string]map[int32]kgo.Offset{}
+	for _, k := range keys {
+		if out[k.Topic] == nil {
+			out[k.Topic] = map[int32]kgo.Offset{}
+		}
+		out[k.Topic][k.Partition] = kgo.NewOffset().AtStart()
+	}
+	return out
+}
+
+// settled notes the ends of all keys and says whether each has its last stable
+// offset there.
+func (l *life) settled(ends map[history.Key]int64) (bool, error) {
+	clear(ends)
+	open := 0
+	for _, addr := range l.Addrs {
+		c, err := wire.Dial(addr)
+		if err != nil {
+			return false, err
+		}
+		c.Timeout = rawLimit
+		marks, err := l.observe(c)
+		_ = c.Close()
+		if err != nil {
+			return false, err
+		}
+		for _, m := range marks {
+			ends[m.Key] = m.High
+			if m.LastStable != m.High {
+				open++
+			}
+		}
+	}
+	if missing := len(Keys()) - len(ends); missing > 0 || open > 0 {
+		return false, fmt.Errorf("%d partitions without an answer, %d with an open transaction", missing, open)
+	}
+	return true, nil
+}

@@ -1,0 +1,185 @@
+package work
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gregor-broker/gregor/compat-tests/chaos/history"
+	"github.com/gregor-broker/gregor/compat-tests/wire"
+)
+
+// observer asks one broker, again and again, what it says of the partitions:
+// their leaders, and the offsets of those that it leads.
+func (r *Run) observer(addr string) func(context.Context, *life) error {
+	return func(ctx context.Context, l *life) error {
+		c, err := wire.Dial(addr)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		c.Timeout = rawLimit
+		for l.pace(ctx) {
+			if _, err := l.observe(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// observe is one round: Metadata, ListOffsets of three kinds, and Fetch. It
+// returns the marks of Fetch, which are whole.
+func (l *life) observe(c *wire.Conn) ([]history.Mark, error) {
+	leaders, self, err := l.leaders(c)
+	if err != nil {
+		return nil, err
+	}
+	led := map[string][]history.Leader{}
+	for _, leader := range leaders {
+		if leader.Leader == self {
+			led[leader.Key.Topic] = append(led[leader.Key.Topic], leader)
+		}
+	}
+	if len(led) == 0 {
+		return nil, nil
+	}
+	for _, q := range []struct {
+		timestamp int64
+		isolation int8
+	}{{-1, 0}, {-1, 1}, {-2, 0}} {
+		if err := l.listOffsets(c, self, led, q.timestamp, q.isolation); err != nil {
+			return nil, err
+		}
+	}
+	return l.fetch(c, self, led)
+}
+
+// leaders asks for metadata. The broker that answers is the one with the
+// connection's address, or the only one.
+func (l *life) leaders(c *wire.Conn) ([]history.Leader, int32, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version = 9
+	for t := range recordTopics() {
+		topic := kmsg.NewMetadataRequestTopic()
+		topic.Topic = kmsg.StringPtr(t)
+		req.Topics = append(req.Topics, topic)
+	}
+	o := l.rec.Begin(l.op(history.Metadata))
+	answer, err := c.Do(req)
+	if err != nil {
+		l.rec.End(o, history.Fail, err)
+		return nil, 0, err
+	}
+	resp := answer.(*kmsg.MetadataResponse)
+	self := int32(-1)
+	for _, b := range resp.Brokers {
+		if len(resp.Brokers) == 1 || fmt.Sprintf("%s:%d", b.Host, b.Port) == c.RemoteAddr() {
+			self = b.NodeID
+		}
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			o.Leaders = append(o.Leaders, history.Leader{
+				Key: history.Key{Topic: *t.Topic, Partition: p.Partition}, Broker: self, Leader: p.Leader, Epoch: p.LeaderEpoch,
+				PartitionEpoch: -1, ControllerEpoch: -1,
+			})
+		}
+	}
+	l.rec.End(o, history.OK, nil)
+	return o.Leaders, self, nil
+}
+
+func (l *life) listOffsets(c *wire.Conn, self int32, led map[string][]history.Leader, timestamp int64, isolation int8) error {
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.Version, req.ReplicaID, req.IsolationLevel = 7, -1, isolation
+	for t, partitions := range led {
+		topic := kmsg.NewListOffsetsRequestTopic()
+		topic.Topic = t
+		for _, leader := range partitions {
+			p := kmsg.NewListOffsetsRequestTopicPartition()
+			p.Partition, p.CurrentLeaderEpoch, p.Timestamp = leader.Key.Partition, leader.Epoch, timestamp
+			topic.Partitions = append(topic.Partitions, p)
+		}
+		req.Topics = append(req.Topics, topic)
+	}
+	o := l.rec.Begin(l.op(history.Observe))
+	answer, err := c.Do(req)
+	if err != nil {
+		l.rec.End(o, history.Fail, err)
+		return err
+	}
+	for _, t := range answer.(*kmsg.ListOffsetsResponse).Topics {
+		for _, p := range t.Partitions {
+			if p.ErrorCode != 0 {
+				continue
+			}
+			m := l.mark(history.Key{Topic: t.Topic, Partition: p.Partition}, self, led)
+			switch {
+			case timestamp == -2:
+				m.LogStart = p.Offset
+			case isolation == 1:
+				m.LastStable = p.Offset
+			default:
+				m.High, m.FromOffsets = p.Offset, true
+			}
+			o.Marks = append(o.Marks, m)
+		}
+	}
+	l.rec.End(o, history.OK, nil)
+	return nil
+}
+
+func (l *life) mark(k history.Key, self int32, led map[string][]history.Leader) history.Mark {
+	m := history.Mark{Key: k, Broker: self, LeaderEpoch: -1, EpochStart: -1, LogStart: -1, LastStable: -1, High: -1, End: -1}
+	for _, leader := range led[k.Topic] {
+		if leader.Key == k {
+			m.LeaderEpoch = leader.Epoch
+		}
+	}
+	return m
+}
+
+// fetch reads a batch of each partition for the offsets that come with it. The
+// request names the leader epoch, so the answer is of that epoch.
+func (l *life) fetch(c *wire.Conn, self int32, led map[string][]history.Leader) ([]history.Mark, error) {
+	req := kmsg.NewPtrFetchRequest()
+	req.Version, req.ReplicaID, req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.IsolationLevel = 12, -1, 0, 0, 1, 1
+	req.SessionEpoch = -1
+	for t, partitions := range led {
+		topic := kmsg.NewFetchRequestTopic()
+		topic.Topic = t
+		for _, leader := range partitions {
+			p := kmsg.NewFetchRequestTopicPartition()
+			p.Partition, p.CurrentLeaderEpoch, p.PartitionMaxBytes = leader.Key.Partition, leader.Epoch, 1
+			p.LastFetchedEpoch = -1
+			topic.Partitions = append(topic.Partitions, p)
+		}
+		req.Topics = append(req.Topics, topic)
+	}
+	o := l.rec.Begin(l.op(history.Observe))
+	answer, err := c.Do(req)
+	if err != nil {
+		l.rec.End(o, history.Fail, err)
+		return nil, err
+	}
+	resp := answer.(*kmsg.FetchResponse)
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		l.rec.End(o, history.Fail, err)
+		return nil, nil
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if p.ErrorCode != 0 {
+				continue
+			}
+			m := l.mark(history.Key{Topic: t.Topic, Partition: p.Partition}, self, led)
+			m.LogStart, m.LastStable, m.High = p.LogStartOffset, p.LastStableOffset, p.HighWatermark
+			o.Marks = append(o.Marks, m)
+		}
+	}
+	l.rec.End(o, history.OK, nil)
+	return o.Marks, nil
+}

@@ -1,0 +1,276 @@
+// Package work is the load of a chaos run: clients that send, poll, commit and
+// move records, with every operation of theirs in a history.
+//
+// A [Run] has phases that its caller begins in order: Setup makes the topics,
+// Start the clients, Quiet ends those that write, Drain waits until the
+// consumers have everything and ends them, and Final reads everything from the
+// beginning. Each client is a goroutine; one that cannot go on is thrown away
+// and followed by another with a process number of its own, as in Jepsen.
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gregor-broker/gregor/compat-tests/chaos/history"
+)
+
+// Config says what a run does.
+type Config struct {
+	Recorder *history.Recorder
+	// Addrs are where clients connect, proxies or brokers.
+	Addrs []string
+	Seed  uint64
+	// Rate is how many operations a second each client does at most.
+	Rate float64
+	// Replicas of each topic, and how many of them must be in sync.
+	Replicas, MinInSync int16
+	// TxnTimeout of all transactional clients.
+	TxnTimeout time.Duration
+	// Logf is told what a person would want to know.
+	Logf func(format string, args ...any)
+}
+
+// Topics of a run, and their partitions.
+const (
+	MixTopic  = "mix"
+	BankTopic = "bank"
+	regTopic  = "register"
+
+	mixParts  = 4
+	pipeParts = 3
+	regParts  = 4
+)
+
+// opLimit is how long one operation may try before its client is thrown away.
+const opLimit = 20 * time.Second
+
+// protocols are the group protocols that pipes and groups use.
+var protocols = []string{"classic", "consumer"}
+
+func pipeIn(protocol string) string     { return "pipe-" + protocol + "-in" }
+func pipeOut(protocol string) string    { return "pipe-" + protocol + "-out" }
+func groupTopic(protocol string) string { return "group-" + protocol }
+
+// Pipes are the pairs of topics that records are moved between.
+func Pipes() [][2]string {
+	var out [][2]string
+	for _, p := range protocols {
+		out = append(out, [2]string{pipeIn(p), pipeOut(p)})
+	}
+	return out
+}
+
+// recordTopics are the topics that hold records, with their partitions.
+func recordTopics() map[string]int32 {
+	t := map[string]int32{MixTopic: mixParts, BankTopic: mixParts}
+	for _, p := range protocols {
+		t[pipeIn(p)], t[pipeOut(p)], t[groupTopic(p)] = pipeParts, pipeParts, pipeParts
+	}
+	return t
+}
+
+// Keys are all keys that hold records.
+func Keys() []history.Key {
+	var out []history.Key
+	for t, n := range recordTopics() {
+		for p := range n {
+			out = append(out, history.Key{Topic: t, Partition: p})
+		}
+	}
+	return out
+}
+
+// Run is one load.
+type Run struct {
+	Config
+	rec   *history.Recorder
+	value atomic.Int64 // the last one that was handed out
+
+	writers, readers         sync.WaitGroup
+	stopWriters, stopReaders context.CancelFunc
+	slots                    int
+}
+
+// New prepares a run.
+func New(c Config) *Run {
+	r := &Run{Config: c, rec: c.Recorder}
+	if r.Logf == nil {
+		r.Logf = func(string, ...any) {}
+	}
+	return r
+}
+
+// Setup makes the topics.
+func (r *Run) Setup(ctx context.Context) error {
+	cl, err := r.client("setup")
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	configs := map[string]*string{
+		"min.insync.replicas": kadm.StringPtr(strconv.Itoa(int(max(r.MinInSync, 1)))),
+		"segment.bytes":       kadm.StringPtr("1048576"),
+	}
+	topics := recordTopics()
+	topics[regTopic] = regParts
+	for t, n := range topics {
+		resp, err := adm.CreateTopic(ctx, n, r.Replicas, configs, t)
+		if err == nil {
+			err = resp.Err
+		}
+		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+			return fmt.Errorf("create %s: %w", t, err)
+		}
+	}
+	return nil
+}
+
+// Start starts all clients.
+func (r *Run) Start(ctx context.Context) {
+	wctx, stopWriters := context.WithCancel(ctx)
+	rctx, stopReaders := context.WithCancel(ctx)
+	r.stopWriters, r.stopReaders = stopWriters, stopReaders
+	write := func(f func(context.Context, *life) error) { r.spawn(wctx, &r.writers, f) }
+	read := func(f func(context.Context, *life) error) { r.spawn(rctx, &r.readers, f) }
+	for range 2 {
+		write(r.sender(MixTopic))
+		write(r.banker)
+	}
+	for range 3 {
+		write(r.mixer)
+		write(r.registrar)
+	}
+	for _, p := range protocols {
+		write(r.sender(pipeIn(p)))
+		write(r.sender(groupTopic(p)))
+		for range 2 {
+			read(r.mover(p))
+		}
+		for range 3 {
+			read(r.member(p))
+		}
+	}
+	for _, addr := range r.Addrs {
+		read(r.observer(addr))
+	}
+}
+
+// Quiet ends the clients that write and waits for them.
+func (r *Run) Quiet() {
+	r.stopWriters()
+	r.writers.Wait()
+}
+
+// stop ends the clients that consume and waits for them.
+func (r *Run) stop() {
+	r.stopReaders()
+	r.readers.Wait()
+}
+
+// life is one client, from its start until it cannot go on.
+type life struct {
+	*Run
+	slot    int // the lives of one slot follow each other and share its names
+	process int
+	rng     *rand.Rand
+	next    time.Time
+}
+
+// spawn runs one life after another.
+func (r *Run) spawn(ctx context.Context, wg *sync.WaitGroup, f func(context.Context, *life) error) {
+	r.slots++
+	slot := r.slots
+	rng := rand.New(rand.NewPCG(r.Seed, uint64(slot)))
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			l := &life{Run: r, slot: slot, process: r.rec.Process(), rng: rng, next: time.Now()}
+			err := f(ctx, l)
+			if ctx.Err() != nil {
+				return
+			}
+			op := l.op(history.Crash)
+			if err != nil {
+				op.Note = err.Error()
+			}
+			r.rec.Event(op)
+			l.next = time.Now().Add(200 * time.Millisecond)
+			l.pace(ctx)
+		}
+	})
+}
+
+func (l *life) op(kind history.Kind) history.Op { return history.Op{Process: l.process, F: kind} }
+
+// pace waits until the client may do its next operation, and says whether it
+// shall.
+func (l *life) pace(ctx context.Context) bool {
+	wait := time.Until(l.next)
+	gap := time.Duration(float64(time.Second) / l.Rate * (0.5 + l.rng.Float64()))
+	l.next = time.Now().Add(max(wait, 0) + gap)
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return ctx.Err() == nil
+	}
+}
+
+// limited is a context for one operation, which is finished even when the run
+// ends meanwhile.
+func limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), opLimit)
+}
+
+// client makes a client that comes back fast once a broker does.
+func (r *Run) client(name string, more ...kgo.Opt) (*kgo.Client, error) {
+	return kgo.NewClient(r.options(name, more...)...)
+}
+
+func (r *Run) options(name string, more ...kgo.Opt) []kgo.Opt {
+	return append([]kgo.Opt{
+		kgo.SeedBrokers(r.Addrs...), kgo.ClientID(name),
+		kgo.RetryBackoffFn(func(n int) time.Duration { return time.Duration(min(n, 10)) * 30 * time.Millisecond }),
+		kgo.RequestRetries(1000), kgo.RetryTimeout(opLimit), kgo.DialTimeout(3 * time.Second),
+		kgo.RequestTimeoutOverhead(5 * time.Second), kgo.ProduceRequestTimeout(5 * time.Second),
+		kgo.MetadataMinAge(100 * time.Millisecond), kgo.MetadataMaxAge(10 * time.Second),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0),
+		kgo.FetchMaxWait(200 * time.Millisecond), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+	}, more...)
+}
+
+// sent is a record to send, with a value that nobody had before.
+func (r *Run) sent(k history.Key) *history.Sent {
+	return &history.Sent{Key: k, Value: r.value.Add(1), Offset: -1}
+}
+
+// A record's value is its number, what it adds to an account, and the number
+// of the record that it hands on.
+func encode(s *history.Sent) []byte {
+	return []byte(fmt.Sprintf("%d:%d:%d", s.Value, s.Delta, s.From))
+}
+
+// Decode reads the number of a record; -1 is none of ours.
+func Decode(value []byte) int64 {
+	number, _, _ := strings.Cut(string(value), ":")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
+}

@@ -53,6 +53,7 @@ type lease struct {
 
 // keeper is one KeepAlive that runs.
 type keeper struct {
+	ctx  context.Context // while it lasts
 	lost chan struct{}
 	stop func() bool
 }
@@ -245,18 +246,23 @@ func (s *Store) KeepAlive(ctx context.Context, id metadata.LeaseID) (<-chan stru
 	if s.closed || l == nil {
 		return nil, metadata.ErrLeaseNotFound
 	}
-	k := &keeper{lost: make(chan struct{})}
+	k := &keeper{ctx: ctx, lost: make(chan struct{})}
 	l.keepers[k] = struct{}{}
 	k.stop = context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if _, ok := l.keepers[k]; ok {
-			delete(l.keepers, k)
-			l.deadline = s.now + l.ttl
-			close(k.lost)
-		}
+		s.endKeeper(l, k)
 	})
 	return k.lost, nil
+}
+
+// endKeeper lets the time to live of a lease begin that k kept alive so far.
+func (s *Store) endKeeper(l *lease, k *keeper) {
+	if _, ok := l.keepers[k]; ok {
+		delete(l.keepers, k)
+		l.deadline = s.now + l.ttl
+		close(k.lost)
+	}
 }
 
 // Revoke implements metadata.Store.
@@ -302,6 +308,13 @@ func (s *Store) expire(id metadata.LeaseID, l *lease) {
 func (s *Store) Advance(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, l := range s.leases {
+		for k := range l.keepers {
+			if k.ctx.Err() != nil { // its end, which runs on a goroutine of its own, is on the way
+				s.endKeeper(l, k)
+			}
+		}
+	}
 	s.now += d
 	for _, id := range slices.Sorted(maps.Keys(s.leases)) {
 		l := s.leases[id]

@@ -1,6 +1,7 @@
 package memstore
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -40,6 +41,32 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 	if n := len(s.history); n > 2*s.keep {
 		t.Errorf("%d events are kept", n)
+	}
+}
+
+// TestNobodyKeepsALeaseWhoseContextEnded: time that passes after the end of a KeepAlive counts, also if the store has not
+// come to take note of that end.
+func TestNobodyKeepsALeaseWhoseContextEnded(t *testing.T) {
+	for range 1000 {
+		s := New()
+		id, err := s.Grant(t.Context(), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		lost, err := s.KeepAlive(ctx, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		s.Advance(time.Second)
+		if s.ExpireLease(id) {
+			t.Fatal("the lease is still there")
+		}
+		<-lost
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -567,3 +567,29 @@ func TestPanicEndsOnlyItsConnection(t *testing.T) {
 	c.expectClosed()
 	other.ask(apiVersionsRequest(0))
 }
+
+// TestSessionOfATopicCreatedAgain: a session that names a topic goes on with the one that has the name now, also if that
+// looks as the last one did.
+func TestSessionOfATopicCreatedAgain(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.createTopic("t", 1, nil)
+	c := b.dial()
+	r := fetchRequest(12)
+	r.SessionEpoch = 0
+	addFetch(r, "t", id, 0, 0)
+	s := c.fetch(r).SessionID
+	poll := func(epoch int32) *kmsg.FetchResponse {
+		r := fetchRequest(12)
+		r.SessionID, r.SessionEpoch = s, epoch
+		return c.fetch(r)
+	}
+	b.deleteTopic("t")
+	id = b.createTopic("t", 1, nil)
+	if resp := poll(1); resp.ErrorCode != 0 || len(resp.Topics) > 0 {
+		t.Fatalf("an empty topic again: %+v", resp)
+	}
+	c.produce(9, 1, "t", id, 0, records(protocol.BatchParams{}, 2, 10))
+	if got := c.only(poll(2)); got.ErrorCode != 0 || got.HighWatermark != 2 || len(got.RecordBatches) == 0 {
+		t.Errorf("%+v", got)
+	}
+}

@@ -469,7 +469,11 @@ func (s *fetchSession) readReady(f *fetchCall) []*replication.Watch {
 		if f.served && f.bytes >= f.maxBytes {
 			return f.ready[i:]
 		}
-		f.read(w.Owner.(*fetchEntry), true)
+		e := w.Owner.(*fetchEntry)
+		f.read(e, true)
+		if e.watch == nil && e.part != nil {
+			s.link(f, e) // created anew, perhaps without anything to tell of
+		}
 	}
 	return nil
 }

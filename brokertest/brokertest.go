@@ -55,8 +55,9 @@ func Verbose() Option {
 //
 // What differs from a broker's defaults: PLAINTEXT on a free port of 127.0.0.1,
 // logs in a temporary directory, metadata in memory, no HTTP listener, and
-// group.initial.rebalance.delay.ms=0, so that the first member of a group need
-// not wait for others.
+// group.initial.rebalance.delay.ms=0 and
+// group.consumer.assignment.interval.ms=0, so that members of a group need not
+// wait for others.
 func Start(tb testing.TB, opts ...Option) *Broker {
 	tb.Helper()
 	o := options{level: zerolog.WarnLevel}
@@ -66,6 +67,7 @@ func Start(tb testing.TB, opts ...Option) *Broker {
 		With("http.address", ""),
 		With("metadata.store", "memory"),
 		With("group.initial.rebalance.delay.ms", "0"),
+		With("group.consumer.assignment.interval.ms", "0"),
 	}, opts...) {
 		opt(&o)
 	}

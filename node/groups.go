@@ -26,15 +26,18 @@ func groupConfig(v *config.Values) *group.Config {
 		OffsetsRetention:      time.Duration(v.Int64("offsets.retention.minutes")) * time.Minute,
 		OffsetsCheckInterval:  v.Duration("offsets.retention.check.interval.ms"),
 
-		ConsumerMaxSize:              v.Int("group.consumer.max.size"),
-		ConsumerAssignors:            v.List("group.consumer.assignors"),
-		ConsumerSessionTimeout:       v.Duration("group.consumer.session.timeout.ms"),
-		ConsumerHeartbeatInterval:    v.Duration("group.consumer.heartbeat.interval.ms"),
-		ConsumerMinSessionTimeout:    v.Duration("group.consumer.min.session.timeout.ms"),
-		ConsumerMaxSessionTimeout:    v.Duration("group.consumer.max.session.timeout.ms"),
-		ConsumerMinHeartbeatInterval: v.Duration("group.consumer.min.heartbeat.interval.ms"),
-		ConsumerMaxHeartbeatInterval: v.Duration("group.consumer.max.heartbeat.interval.ms"),
-		MigrationPolicy:              strings.ToLower(v.String("group.consumer.migration.policy")),
+		ConsumerMaxSize:               v.Int("group.consumer.max.size"),
+		ConsumerAssignors:             v.List("group.consumer.assignors"),
+		ConsumerSessionTimeout:        v.Duration("group.consumer.session.timeout.ms"),
+		ConsumerHeartbeatInterval:     v.Duration("group.consumer.heartbeat.interval.ms"),
+		ConsumerMinSessionTimeout:     v.Duration("group.consumer.min.session.timeout.ms"),
+		ConsumerMaxSessionTimeout:     v.Duration("group.consumer.max.session.timeout.ms"),
+		ConsumerMinHeartbeatInterval:  v.Duration("group.consumer.min.heartbeat.interval.ms"),
+		ConsumerMaxHeartbeatInterval:  v.Duration("group.consumer.max.heartbeat.interval.ms"),
+		ConsumerAssignmentInterval:    func() time.Duration { return v.Duration("group.consumer.assignment.interval.ms") },
+		ConsumerMinAssignmentInterval: v.Duration("group.consumer.min.assignment.interval.ms"),
+		ConsumerMaxAssignmentInterval: v.Duration("group.consumer.max.assignment.interval.ms"),
+		MigrationPolicy:               strings.ToLower(v.String("group.consumer.migration.policy")),
 	}
 }
 

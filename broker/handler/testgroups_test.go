@@ -29,6 +29,7 @@ func newTestGroups(image func() *metadata.Image) *testGroups {
 		MaxSize: 1 << 30, OffsetMetadataMax: 4096, OffsetsRetention: time.Hour, OffsetsCheckInterval: time.Hour,
 		ConsumerMaxSize: 1 << 30, ConsumerAssignors: []string{"uniform", "range"},
 		ConsumerSessionTimeout: 45 * time.Second, ConsumerHeartbeatInterval: 5 * time.Second,
+		ConsumerAssignmentInterval: func() time.Duration { return 0 }, ConsumerMaxAssignmentInterval: 15 * time.Second,
 		ConsumerMinSessionTimeout: 45 * time.Second, ConsumerMaxSessionTimeout: time.Minute,
 		ConsumerMinHeartbeatInterval: 5 * time.Second, ConsumerMaxHeartbeatInterval: 15 * time.Second,
 		MigrationPolicy: "bidirectional",

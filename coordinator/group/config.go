@@ -19,9 +19,13 @@ type Config struct {
 	ConsumerAssignors         []string      // group.consumer.assignors, the first is the default
 	ConsumerSessionTimeout    time.Duration // group.consumer.session.timeout.ms
 	ConsumerHeartbeatInterval time.Duration // group.consumer.heartbeat.interval.ms
+	// ConsumerAssignmentInterval returns group.consumer.assignment.interval.ms,
+	// which can change while the broker runs.
+	ConsumerAssignmentInterval func() time.Duration
 	// The bounds that a group's own settings are held to.
-	ConsumerMinSessionTimeout, ConsumerMaxSessionTimeout       time.Duration
-	ConsumerMinHeartbeatInterval, ConsumerMaxHeartbeatInterval time.Duration
+	ConsumerMinSessionTimeout, ConsumerMaxSessionTimeout         time.Duration
+	ConsumerMinHeartbeatInterval, ConsumerMaxHeartbeatInterval   time.Duration
+	ConsumerMinAssignmentInterval, ConsumerMaxAssignmentInterval time.Duration
 	// MigrationPolicy is group.consumer.migration.policy in lower case:
 	// which of the two protocols a group with members may change to.
 	MigrationPolicy string
@@ -35,6 +39,12 @@ func (c *Config) consumerSession(own map[string]string) time.Duration {
 
 func (c *Config) consumerHeartbeat(own map[string]string) time.Duration {
 	return bounded(own["consumer.heartbeat.interval.ms"], c.ConsumerHeartbeatInterval, c.ConsumerMinHeartbeatInterval, c.ConsumerMaxHeartbeatInterval)
+}
+
+// consumerAssignment is how long a target assignment stands before the next is
+// computed.
+func (c *Config) consumerAssignment(own map[string]string) time.Duration {
+	return bounded(own["consumer.assignment.interval.ms"], c.ConsumerAssignmentInterval(), c.ConsumerMinAssignmentInterval, c.ConsumerMaxAssignmentInterval)
 }
 
 func bounded(ms string, fallback, lowest, highest time.Duration) time.Duration {

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/gregor-broker/gregor/coordinator/group/assignor"
 	"github.com/gregor-broker/gregor/metadata"
@@ -74,6 +75,9 @@ type consumerGroup struct {
 	// epoch grows when the members or what they subscribe to change;
 	// targetEpoch is the one that target was computed for.
 	epoch, targetEpoch int32
+	// assignedAt is when target was computed, in ms; 0 if it never was, or not by
+	// the broker.
+	assignedAt int64
 	// hash of the topics subscribed to, as they were at epoch.
 	hash    int64
 	members map[string]*consumerMember
@@ -233,6 +237,11 @@ func topicRacks(img *metadata.Image, t *metadata.Topic) [][]string {
 		return nil
 	}
 	return out
+}
+
+// mayAssign tells whether the last target assignment has stood for long enough.
+func (g *consumerGroup) mayAssign(now time.Time, interval time.Duration) bool {
+	return g.assignedAt == 0 || now.UnixMilli() >= g.assignedAt+interval.Milliseconds()
 }
 
 // assign computes the target assignment of the group as it is.

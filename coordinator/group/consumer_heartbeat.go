@@ -376,7 +376,10 @@ func (s *Shard) dropUnusedRegex(st *step, g *consumerGroup, expression string) {
 }
 
 // moveEpoch begins a new epoch if the members or their topics changed, and
-// computes the target assignment of the newest epoch.
+// computes the target assignment of the newest epoch, but not sooner than the
+// assignment interval after the last: members that come together get theirs
+// together, with the first heartbeat after it. No timer waits for
+// that; until then they go on with the last one.
 func (s *Shard) moveEpoch(st *step, g *consumerGroup, img *metadata.Image, bump bool) {
 	if bump || g.checked != img.Revision {
 		for _, e := range sortedKeys(g.regexes) {
@@ -388,7 +391,7 @@ func (s *Shard) moveEpoch(st *step, g *consumerGroup, img *metadata.Image, bump 
 			s.emit(st, consumerGroupRecord(g.id, g.epoch+1, hash))
 		}
 	}
-	if g.epoch <= g.targetEpoch {
+	if g.epoch <= g.targetEpoch || !g.mayAssign(st.now, s.cfg.consumerAssignment(s.groupConfig(g.id))) {
 		return
 	}
 	target := g.assign(img, s.cfg.ConsumerAssignors[0])

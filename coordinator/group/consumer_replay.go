@@ -41,7 +41,7 @@ func (g *consumerGroup) replay(kind int16, key []string, value []byte) (err erro
 			g.static[*m.instanceID] = m.id
 		}
 	case typeTargetEpoch:
-		g.targetEpoch, _, err = parseTargetEpoch(value)
+		g.targetEpoch, g.assignedAt, err = parseTargetEpoch(value)
 	case typeTargetMember:
 		g.target[key[1]], err = parseTargetMember(value)
 	case typeCurrentMember:
@@ -84,7 +84,7 @@ func (s *Shard) replayConsumerTombstone(kind int16, key []string) {
 		g.own(&consumerMember{id: m.id}, m)
 		delete(g.members, m.id)
 	case typeTargetEpoch:
-		g.targetEpoch = 0
+		g.targetEpoch, g.assignedAt = 0, 0
 	case typeTargetMember:
 		delete(g.target, key[1])
 	case typeCurrentMember:

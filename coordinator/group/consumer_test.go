@@ -161,6 +161,37 @@ func TestConsumersShareATopic(t *testing.T) {
 	}
 }
 
+// A target assignment stands for the assignment interval; who comes meanwhile
+// is in the group at its epoch, with nothing, until a heartbeat after that.
+func TestAssignmentInterval(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.ConsumerAssignmentInterval = func() time.Duration { return time.Second }
+	w.img = testTopics(t, 1, map[string]int{"t": 4})
+	a, b := newClient("a", "t"), newClient("b", "t")
+	settle(w, a)
+	if count(a.owned) != 4 {
+		t.Fatalf("the first assignment waited: %v", a.owned)
+	}
+	w.advance(999 * time.Millisecond)
+	settle(w, a, b)
+	if count(a.owned) != 4 || count(b.owned) != 0 || a.epoch != 2 || b.epoch != 2 {
+		t.Fatalf("within the interval: a %v at %d, b %v at %d", a.owned, a.epoch, b.owned, b.epoch)
+	}
+	if got := w.s.consumer["g"].stateName(); got != "Assigning" {
+		t.Fatal(got)
+	}
+	w.load() // it is in the log
+	settle(w, a, b)
+	if count(b.owned) != 0 {
+		t.Fatalf("a new coordinator forgot the interval: b %v", b.owned)
+	}
+	w.advance(time.Millisecond)
+	settle(w, a, b)
+	if count(a.owned) != 2 || count(b.owned) != 2 || a.epoch != 3 || b.epoch != 3 {
+		t.Fatalf("after the interval: a %v at %d, b %v at %d", a.owned, a.epoch, b.owned, b.epoch)
+	}
+}
+
 func TestNewPartitionsAreAssigned(t *testing.T) {
 	w := newWorld(t)
 	w.img = testTopics(t, 1, map[string]int{"t": 1})

@@ -14,6 +14,7 @@ import (
 // world drives a shard as the runtime does, with a log in memory and time that
 // moves when told.
 type world struct {
+	cfg     *Config
 	t       *testing.T
 	s       *Shard
 	now     time.Time
@@ -37,6 +38,7 @@ func testConfig() *Config {
 		OffsetsRetention: 7 * 24 * time.Hour, OffsetsCheckInterval: 10 * time.Minute,
 		ConsumerMaxSize: 1 << 30, ConsumerAssignors: []string{"uniform", "range"},
 		ConsumerSessionTimeout: 45 * time.Second, ConsumerHeartbeatInterval: 5 * time.Second,
+		ConsumerAssignmentInterval: func() time.Duration { return 0 }, ConsumerMaxAssignmentInterval: 15 * time.Second,
 		ConsumerMinSessionTimeout: 45 * time.Second, ConsumerMaxSessionTimeout: time.Minute,
 		ConsumerMinHeartbeatInterval: 5 * time.Second, ConsumerMaxHeartbeatInterval: 15 * time.Second,
 		MigrationPolicy: "bidirectional",
@@ -44,7 +46,7 @@ func testConfig() *Config {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, now: time.UnixMilli(1_000_000_000_000), replies: make(map[runtime.Ticket]any), img: metadata.Empty()}
+	w := &world{t: t, cfg: testConfig(), now: time.UnixMilli(1_000_000_000_000), replies: make(map[runtime.Ticket]any), img: metadata.Empty()}
 	w.load()
 	return w
 }
@@ -52,7 +54,7 @@ func newWorld(t *testing.T) *world {
 // load replaces the shard by one that replays the log, as a new leader would.
 func (w *world) load() {
 	n := 0
-	w.s = NewShard(testConfig(), func() string { n++; return fmt.Sprint("id", n, "@", len(w.log)) }, func() *metadata.Image { return w.img })
+	w.s = NewShard(w.cfg, func() string { n++; return fmt.Sprint("id", n, "@", len(w.log)) }, func() *metadata.Image { return w.img })
 	w.timers = make(map[string]time.Time)
 	for i, r := range w.log {
 		var err error

@@ -3,13 +3,14 @@
 
 GO       ?= go
 FUZZTIME ?= 5s
+CHAOSTIME ?= 10m
 PKGS     ?= ./...
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 # The linter and its hundreds of modules live in a module of their own.
 LINT     := $(GO) tool -modfile=tools/go.mod golangci-lint
 
-.PHONY: run build test race lint fmt fuzz bench compat up down clean
+.PHONY: run build test race lint fmt fuzz bench compat chaos up down clean
 
 ## run: build gregor and start it on port 9092 with its data in ./data
 run: build
@@ -51,6 +52,10 @@ bench:
 ## compat: real clients against gregor and against Apache Kafka
 compat: build
 	cd compat-tests && GREGOR_BIN=$(CURDIR)/bin/gregor $(GO) test -count=1 -timeout 40m -broker both -clients all $(COMPATFLAGS)
+
+## chaos: clients under faults for CHAOSTIME, what they saw judged; CHAOSFLAGS='-seed N' for the same again
+chaos: build
+	cd compat-tests && $(GO) run ./chaos -gregor $(CURDIR)/bin/gregor -for $(CHAOSTIME) $(CHAOSFLAGS)
 
 ## up: gregor in a container, on port 9092
 up:

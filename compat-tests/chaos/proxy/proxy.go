@@ -79,6 +79,9 @@ type Rule struct {
 	Release <-chan struct{}
 	// Did, where it is not nil, is told what was chosen, and must not block.
 	Did func(*Request)
+	// Answered, where it is not nil, is given the answer's frame to what
+	// RepeatLater and Strand sent late, nil where there was none.
+	Answered func(frame []byte)
 }
 
 // Keys matches the given API keys.
@@ -450,9 +453,15 @@ func (s *Set) later(b *broker, rule *Rule, d time.Duration, frame []byte) {
 		if err := writeFrame(c, frame); err != nil {
 			return
 		}
-		// The answer goes nowhere, but a broker may drop a request whose
+		// The answer goes to no client, but a broker may drop a request whose
 		// connection is closed.
-		_, _ = readFrame(c)
+		answer, err := readFrame(c)
+		if err != nil {
+			answer = nil
+		}
+		if rule.Answered != nil {
+			rule.Answered(answer)
+		}
 	})
 }
 

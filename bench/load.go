@@ -144,7 +144,7 @@ func (b *bench) bringTo(s *subject, state string, groups []string) error {
 
 // commitAll commits all offsets of all groups again and again.
 func (s *subject) commitAll(groups []string) error {
-	if err := s.awaitOffset(groups[0], -1); err != nil {
+	if err := s.awaitGroup(groups[0]); err != nil {
 		return err
 	}
 	c := &committers{s: s}
@@ -203,9 +203,9 @@ func (s *subject) offsetsLogSize() int64 {
 
 // loadOnce starts the broker, waits for its answer, and stops it.
 func (s *subject) loadOnce(group string, committed bool, out *loads) error {
-	offset := int64(-1)
+	want := int64(-1)
 	if committed {
-		offset = commitOffset
+		want = commitOffset
 	}
 	start := time.Now()
 	if err := s.launch(); err != nil {
@@ -216,10 +216,11 @@ func (s *subject) loadOnce(group string, committed bool, out *loads) error {
 		return err
 	}
 	_ = c.Close()
-	if err := s.awaitOffset(group, offset); err != nil {
-		return err
-	}
+	got, err := s.fetchOffset(group)
 	took := time.Since(start)
+	if err != nil || got != want {
+		return fmt.Errorf("offset %d is committed, not %d; %w", got, want, err)
+	}
 	cpu, err := processCPU(s.pid)
 	if err != nil {
 		return err
@@ -236,9 +237,15 @@ func (s *subject) loadOnce(group string, committed bool, out *loads) error {
 	return s.broker.Stop()
 }
 
-// awaitOffset returns once the group's coordinator answers, and fails if it does
-// not answer with the offset.
-func (s *subject) awaitOffset(group string, offset int64) error {
+// awaitGroup returns once the group's coordinator answers.
+func (s *subject) awaitGroup(group string) error {
+	_, err := s.fetchOffset(group)
+	return err
+}
+
+// fetchOffset returns the offset that a group has committed for the last of its
+// partitions, as soon as its coordinator answers.
+func (s *subject) fetchOffset(group string) (offset int64, err error) {
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.Version = 9
 	g := kmsg.NewOffsetFetchRequestGroup()
@@ -247,7 +254,7 @@ func (s *subject) awaitOffset(group string, offset int64) error {
 	t.Topic, t.Partitions = loadTopic, []int32{loadPartitions - 1}
 	g.Topics = append(g.Topics, t)
 	req.Groups = append(req.Groups, g)
-	return s.patiently(func(c *wire.Conn) (int16, error) {
+	err = s.patiently(func(c *wire.Conn) (int16, error) {
 		r, err := c.Do(req)
 		if err != nil {
 			return 0, err
@@ -256,9 +263,8 @@ func (s *subject) awaitOffset(group string, offset int64) error {
 		if resp.ErrorCode != 0 {
 			return resp.ErrorCode, nil
 		}
-		if got := resp.Topics[0].Partitions[0].Offset; got != offset {
-			return 0, fmt.Errorf("offset %d is committed, not %d", got, offset)
-		}
+		offset = resp.Topics[0].Partitions[0].Offset
 		return 0, nil
 	})
+	return offset, err
 }

@@ -77,6 +77,11 @@ func (m *member) joinGroup() ([]string, error) {
 		if resp.ErrorCode == kerr.MemberIDRequired.Code {
 			continue // KIP-394: once more, with the id
 		}
+		if slices.Contains(passing, resp.ErrorCode) {
+			m.id = ""
+			time.Sleep(settle) // the shard is new
+			continue
+		}
 		if err := failed("JoinGroup", resp.ErrorCode); err != nil {
 			return nil, err
 		}

@@ -66,6 +66,9 @@ const restTime = 6*beat + beat/2
 func (b *bench) rebalanceOnce(s *subject, topic string, consume bool, out *rebalances) (err error) {
 	b.topics++
 	group := fmt.Sprintf("rebalance-%d", b.topics)
+	if err := s.awaitGroup(group); err != nil {
+		return err
+	}
 	c := newCrowd(consume)
 	defer func() {
 		if leaveErr := c.leave(); err == nil {

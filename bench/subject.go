@@ -197,7 +197,7 @@ func (s *subject) createTopic(name string, partitions int32, configs ...string) 
 	if r := resp.(*kmsg.CreateTopicsResponse).Topics[0]; r.ErrorCode != 0 {
 		return fmt.Errorf("%s: create %s: error %d", s.name, name, r.ErrorCode)
 	}
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(90 * time.Second)
 	for time.Now().Before(deadline) {
 		if ok, err := s.leads(name, partitions); err != nil || ok {
 			return err

@@ -24,9 +24,10 @@ func (l *Log) AppendAsLeader(records []byte, opts AppendOptions) (AppendResult, 
 	return l.append(records, cfg, opts)
 }
 
-// AppendAsFollower writes batches fetched from the leader as they are. The first must begin at LogEndOffset or later.
-func (l *Log) AppendAsFollower(records []byte) (AppendResult, error) {
-	records, err := checkReplicated(records)
+// AppendAsFollower writes batches fetched from the leader of leaderEpoch as they are. The first must begin at LogEndOffset
+// or later. CORRUPT_MESSAGE: a checksum is wrong, or a batch claims an epoch that the leader cannot have known.
+func (l *Log) AppendAsFollower(records []byte, leaderEpoch int32) (AppendResult, error) {
+	records, err := checkReplicated(records, leaderEpoch)
 	if err != nil {
 		return AppendResult{}, err
 	}

@@ -120,7 +120,7 @@ func checkHeader(b protocol.Batch, origin Origin) error {
 }
 
 // checkReplicated checks batches that a leader sent. It drops an incomplete one at the end, as fetches may have it.
-func checkReplicated(records []byte) ([]byte, error) {
+func checkReplicated(records []byte, leaderEpoch int32) ([]byte, error) {
 	whole := 0
 	for rest := records; len(rest) > 0; {
 		b, next, err := protocol.NextBatch(rest)
@@ -132,6 +132,9 @@ func checkReplicated(records []byte) ([]byte, error) {
 		}
 		if !b.ValidCRC() || b.LastOffsetDelta() < 0 {
 			return nil, errCRC(b)
+		}
+		if b.LeaderEpoch() > leaderEpoch {
+			return nil, clientErrorf(kerr.CorruptMessage, "a batch of leader epoch %d from the leader of epoch %d", b.LeaderEpoch(), leaderEpoch)
 		}
 		whole += len(b)
 		rest = next

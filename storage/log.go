@@ -79,6 +79,8 @@ type Log struct {
 	cuts    int64        // how often the log was truncated. logDir.ckptMu
 
 	removed atomic.Bool // by DeleteLog
+
+	shortened bool // found shorter than the checkpointed high watermark when it was loaded
 }
 
 // tail is where the log ends: what readers need to know of the active segment, always in step with each other.

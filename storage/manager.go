@@ -22,6 +22,8 @@ type Manager struct {
 	brokerEpoch atomic.Int64
 	background  background
 	cleaner     *cleaner
+	// shortened: a log that Open loaded ends below the high watermark that was checkpointed.
+	shortened atomic.Bool
 
 	mu       sync.RWMutex
 	logs     map[TopicPartition]*Log
@@ -135,6 +137,9 @@ func (m *Manager) loadDir(d *logDir) error {
 		if err != nil {
 			return fmt.Errorf("load %s: %w", l.tp, err)
 		}
+		if l.shortened {
+			m.shortened.Store(true)
+		}
 		return nil
 	})
 	if err != nil {
@@ -183,9 +188,13 @@ func parallel(n int, logs []*Log, f func(*Log) error) error {
 func (m *Manager) SetBrokerEpoch(epoch int64) { m.brokerEpoch.Store(epoch) }
 
 // PreviousBrokerEpoch is the epoch in the clean-shutdown markers found by Open, or -1 if any directory was not shut down
-// cleanly.
+// cleanly or any log ends below its last known high watermark, marker or not: a replica that lost committed records must
+// not be taken for complete.
 func (m *Manager) PreviousBrokerEpoch() int64 {
 	epoch := int64(-1)
+	if m.shortened.Load() {
+		return -1
+	}
 	for i, d := range m.dirs {
 		if !d.clean || (i > 0 && d.epoch != epoch) {
 			return -1

@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sort"
@@ -412,7 +413,7 @@ func (r *rig) replicate() error {
 		all = append(all, b...)
 	}
 	r.tried = all
-	if _, err := r.l.AppendAsFollower(all); err != nil {
+	if _, err := r.l.AppendAsFollower(all, math.MaxInt32); err != nil {
 		return err
 	}
 	r.model.append(all)

@@ -69,6 +69,11 @@ func (l *Log) load(st loadState) error {
 // finishLoad puts the offsets in order once the segments are known.
 func (l *Log) finishLoad(st loadState) error {
 	end := l.tail.end
+	if end < st.highWatermark {
+		l.shortened = true
+		l.log.Warn().Str("log", l.tp.String()).Int64("log_end", end).Int64("high_watermark", st.highWatermark).
+			Msg("the log lost records that were committed")
+	}
 	if end < l.start.Load() {
 		// The records that the log start stands for are gone.
 		if err := l.discardAll(); err != nil {

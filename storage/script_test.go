@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"path"
 	"strconv"
 	"strings"
@@ -75,7 +76,7 @@ func (s *script) command(d *datadriven.TestData) (string, error) {
 	case "replicate":
 		at := arg(d, "at", 0)
 		b := protocol.AppendBatch(nil, protocol.BatchParams{BaseOffset: at, BaseTimestamp: s.now.UnixMilli()}, three())
-		return "", second(s.l.AppendAsFollower(b))
+		return "", second(s.l.AppendAsFollower(b, math.MaxInt32))
 	case "hw":
 		s.l.SetHighWatermark(number(d))
 	case "delete-records":

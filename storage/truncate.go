@@ -11,7 +11,9 @@ import (
 )
 
 // TruncateTo removes all records from off on; a batch that holds off goes whole. The recovery point is lowered durably
-// first: what is appended afterwards must not be taken for flushed.
+// first: what is appended afterwards must not be taken for flushed. Epochs that begin at off or later go even when there is
+// no record to remove: a leader that lost its leadership before it wrote anything would else claim its epoch for what its
+// successor writes there.
 func (l *Log) TruncateTo(off int64) error {
 	l.hk.Lock()
 	defer l.hk.Unlock()
@@ -19,6 +21,9 @@ func (l *Log) TruncateTo(off int64) error {
 		return err
 	}
 	if off >= l.LogEndOffset() {
+		l.epochMu.Lock()
+		l.epochs.truncateFromEnd(off)
+		l.epochMu.Unlock()
 		return nil
 	}
 	if err := l.finishRolls(); err != nil {

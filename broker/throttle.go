@@ -74,7 +74,7 @@ func (l *limits) Take(n int, strict bool) bool { return l.mutation.take(l.q, l.n
 // answer does not take the client's whole minute.
 func (l *limits) narrow(req kmsg.Request) {
 	f, ok := req.(*kmsg.FetchRequest)
-	if !ok || l.fetch.quota == 0 {
+	if !ok || l.fetch.quota == 0 || f.ReplicaID >= 0 || f.ReplicaState.ID >= 0 {
 		return
 	}
 	window := l.fetch.quota * float64(max(l.q.windows-1, 1)) * l.q.size.Seconds()
@@ -83,7 +83,13 @@ func (l *limits) narrow(req kmsg.Request) {
 
 // charge counts a request with its answer, tells the client for how long it
 // will be held up, and returns that.
+//
+// What goes to a follower is not charged: replication has throttles of its own,
+// and brokers are not clients.
 func (l *limits) charge(key int16, received int, resp kmsg.Response, cpu time.Duration) time.Duration {
+	if r, ok := resp.(interface{ Unmetered() bool }); ok && r.Unmetered() {
+		return 0
+	}
 	now := l.now()
 	var throttle time.Duration
 	switch key {

@@ -20,6 +20,7 @@ import (
 	"github.com/gregor-broker/gregor/coordinator/runtime"
 	"github.com/gregor-broker/gregor/coordinator/txn"
 	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/peer"
 	"github.com/gregor-broker/gregor/replication"
 	"github.com/gregor-broker/gregor/storage"
 	"github.com/gregor-broker/gregor/storage/vfs"
@@ -69,6 +70,7 @@ type Node struct {
 	storeOwned bool
 	logs       *storage.Manager
 	controller *controller.Controller
+	peers      *peer.Peers
 	partitions *replication.Manager
 	groups     *runtime.Runtime[*group.Shard]
 	txns       *runtime.Runtime[*txn.Shard]
@@ -171,7 +173,7 @@ func (n *Node) serve(ctx context.Context, o Options) error {
 	h, err := handler.New(handler.Broker{
 		NodeID: n.id, ClusterID: n.clusterID, Rack: o.Config.String("broker.rack"),
 		Cluster: n.controller, Partitions: n.partitions, Logs: n.logs, Config: o.Config,
-		Groups: n.groups, Transactions: n.txns, Markers: n.markers, Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
+		Groups: n.groups, Transactions: n.txns, Markers: n.markers, Peers: n.peers, Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
 	})
 	if err != nil {
 		return err
@@ -295,7 +297,8 @@ func (n *Node) join(ctx context.Context, o Options) error {
 	if !n.quorum.broker {
 		return n.joinController(ctx, o)
 	}
-	n.partitions = replication.New(replication.Options{Logs: n.logs, NodeID: n.id, Config: o.Config, Now: o.Now, Log: n.log})
+	n.peers = newPeers(o.Config, n.id, func() *metadata.Image { return n.controller.Image() })
+	n.partitions = replication.New(n.replicationOptions(o))
 	groups, err := newGroups(o.Config, func() *metadata.Image { return n.controller.Image() }, o.Now, n.log)
 	if err != nil {
 		return err
@@ -509,8 +512,14 @@ func (n *Node) closeParts(ctx context.Context) error {
 	if n.groups != nil {
 		n.groups.Close()
 	}
+	if n.partitions != nil {
+		n.partitions.Close()
+	}
 	if n.controller != nil {
 		note("controller", n.controller.Close())
+	}
+	if n.peers != nil {
+		n.peers.Close()
 	}
 	if n.logs != nil {
 		note("logs", n.logs.Close(ctx))

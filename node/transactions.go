@@ -50,7 +50,7 @@ func (n *Node) newTransactions(o Options) error {
 	}
 	n.txns = txns
 	n.markers = handler.NewMarkers(handler.MarkersOptions{
-		NodeID: n.id, Image: image, Partitions: n.partitions, Groups: n.groups, Transactions: txns,
+		NodeID: n.id, Image: image, Partitions: n.partitions, Groups: n.groups, Transactions: txns, Peers: n.peers,
 		Now: o.Now, Log: n.log, Timeout: v.Duration("request.timeout.ms"),
 	})
 	n.partitions.OnLeadership(leads(txns, handler.TransactionsTopic))

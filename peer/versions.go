@@ -6,6 +6,8 @@ const (
 	// FetchVersion names topics by id, carries the broker epoch of the replica
 	// and names the current leader in errors.
 	FetchVersion int16 = 16
+	// ListOffsetsVersion carries the leader epoch and the replica id.
+	ListOffsetsVersion int16 = 7
 	// OffsetForLeaderEpochVersion carries the replica id.
 	OffsetForLeaderEpochVersion int16 = 4
 	// AlterPartitionVersion carries the broker epoch of each member.

@@ -6,17 +6,23 @@
 //	Manager      the partitions of this broker; applies metadata in order
 //	Partition    one log with its role (leader, follower), epoch and high watermark
 //	waiters.go   parked produces (ProduceWait), parked fetches (Watcher, Watch)
+//	fetcher.go   copies partitions from one leader; follow.go is what that does
+//	             to their logs, transport.go what it needs of the network
+//	insync.go    proposes changes of in-sync sets to the controller
 //	isr.go watermark.go epoch.go
 //	             the rules of replication as pure functions: no clock, no lock
 //
 // # Goroutines and locks
 //
-// The package starts no goroutine. Requests run on their connections'
-// goroutines, metadata on the controller's, and whoever moves a watermark
-// wakes the waiters itself. Locks are taken in this order and never the other
-// way round:
+// Requests run on their connections' goroutines, metadata on the controller's,
+// and whoever moves a watermark wakes the waiters itself. Of its own the
+// package has one goroutine for each fetcher and one for the in-sync sets; all
+// end with Manager.Close. Locks are taken in this order and never the other way
+// round:
 //
 //	Manager.mu       which partitions exist
+//	fetchers.mu      which fetcher copies what
+//	fetcher.mu       what it copies, and from where on
 //	Partition.role   who leads, in which epoch; held shared across an append,
 //	                 so that an append never straddles a change of leadership
 //	Partition.mu     high watermark, follower progress, waiters

@@ -104,7 +104,7 @@ func (r Replica) Fetched(offset, logStart, leaderEnd int64, leaderEpoch int32, b
 // CaughtUp reports whether the follower has all of the leader's log or had it
 // within the last maxLagMs (replica.lag.time.max.ms).
 func (r Replica) CaughtUp(leaderEnd, nowMs, maxLagMs int64) bool {
-	return r.LogEnd == leaderEnd || nowMs-r.CaughtUpMs <= maxLagMs
+	return r.LogEnd >= leaderEnd || nowMs-r.CaughtUpMs <= maxLagMs
 }
 
 // Leadership is a leader's own side of the question who may join its ISR.

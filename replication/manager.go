@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,13 +17,23 @@ import (
 	"github.com/gregor-broker/gregor/storage"
 )
 
-// Options is what a Manager needs. All fields are required.
+// Options is what a Manager needs. The fields are required but where they say
+// otherwise.
 type Options struct {
 	Logs   *storage.Manager
 	NodeID int32
 	Config *config.Values
 	Now    func() time.Time
 	Log    zerolog.Logger
+	// Connect makes the connection of one fetcher to a leader. Without it
+	// nothing is copied from other brokers.
+	Connect func(leader int32, clientID string) Leader
+	// BrokerEpoch is the epoch under which this broker is registered; it goes
+	// with Connect.
+	BrokerEpoch func() int64
+	// AlterPartition asks the controller for other in-sync sets. Without it
+	// they never change from here.
+	AlterPartition AlterPartition
 }
 
 // Manager holds the partitions of this broker and keeps them as metadata says.
@@ -37,6 +48,12 @@ type Manager struct {
 	byID   map[storage.TopicID]*hosted
 
 	onLeadership []func(LeadershipChange)
+
+	fetchers *fetchers
+	inSync   *inSync // nil without AlterPartition
+	// stop ends the goroutine of inSync, which closes stopped.
+	stop    context.CancelFunc
+	stopped chan struct{}
 }
 
 // hosted is a topic of which this broker has replicas. Partitions is replaced
@@ -67,7 +84,8 @@ type LeadershipChange struct {
 	Deleted bool
 }
 
-// New returns a manager without partitions; Apply brings them.
+// New returns a manager without partitions; Apply brings them. Close ends what
+// runs on its behalf.
 func New(o Options) *Manager {
 	m := &Manager{opts: o, topics: map[string]*hosted{}, byID: map[storage.TopicID]*hosted{}}
 	m.env = environment{
@@ -76,7 +94,51 @@ func New(o Options) *Manager {
 		maxLagMs:    o.Config.Int64("replica.lag.time.max.ms"),
 		brokerState: m.brokerState,
 	}
+	if class := o.Config.String("replica.selector.class"); class == rackAwareSelector {
+		m.env.rackOf = m.rackOf
+	} else if class != "" {
+		o.Log.Warn().Str("class", class).Msg("replica.selector.class is not known; consumers read from leaders")
+	}
+	m.fetchers = newFetchers(&m.opts)
+	if o.AlterPartition == nil {
+		return m
+	}
+	m.inSync = newInSync(&m.env, o.AlterPartition, m.all, o.Log)
+	m.env.mayGrow = m.inSync.mayGrow
+	var ctx context.Context
+	ctx, m.stop = context.WithCancel(context.Background())
+	m.stopped = make(chan struct{})
+	go func() {
+		defer close(m.stopped)
+		m.inSync.run(ctx)
+	}()
 	return m
+}
+
+// Close ends the fetchers and the changes of in-sync sets, and waits for them.
+// The partitions stay as they are.
+func (m *Manager) Close() {
+	m.fetchers.close()
+	if m.inSync != nil {
+		m.stop()
+		<-m.stopped
+	}
+}
+
+// rackAwareSelector is the one replica selector that Kafka ships (KIP-392).
+const rackAwareSelector = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+
+// rackOf tells the rack of a broker, and whether it is up.
+func (m *Manager) rackOf(id int32) (rack string, up bool) {
+	img := m.image.Load()
+	if img == nil {
+		return "", false
+	}
+	b := img.Broker(id)
+	if b == nil || b.Fenced {
+		return "", false
+	}
+	return b.Rack, true
 }
 
 // brokerState tells the registered epoch of a broker and whether it may be in
@@ -300,7 +362,7 @@ func (m *Manager) anyDirOffline() bool {
 func (m *Manager) assign(p *Partition, part *metadata.Partition, host *hosted) {
 	changed, err := p.assign(assignment{
 		leader: part.Leader, leaderEpoch: part.LeaderEpoch, partitionEpoch: part.PartitionEpoch,
-		replicas: part.Replicas, isr: part.ISR,
+		replicas: part.Replicas, isr: part.ISR, recovering: part.Recovering,
 	})
 	if err != nil {
 		m.opts.Log.Error().Err(err).Stringer("partition", p.TopicPartition()).Msg("cannot lead: writing the leader epoch failed")
@@ -308,6 +370,16 @@ func (m *Manager) assign(p *Partition, part *metadata.Partition, host *hosted) {
 	m.mu.Lock()
 	host.partitions[p.index] = p
 	m.mu.Unlock()
+	leads := part.Leader == m.opts.NodeID
+	switch {
+	case leads || part.Leader < 0 || p.offline():
+		m.fetchers.unfollow(p)
+	default:
+		m.fetchers.follow(p, part.Leader, part.LeaderEpoch)
+	}
+	if leads && part.Recovering && m.inSync != nil {
+		m.inSync.mayGrow(p) // to say that it recovered
+	}
 	if changed {
 		m.tell(LeadershipChange{Partition: p, Epoch: part.LeaderEpoch, Leader: part.Leader == m.opts.NodeID})
 	}
@@ -349,6 +421,7 @@ func (m *Manager) remove(p *Partition, host *hosted, why error) {
 
 // retire ends a replica that cannot be found any more, and deletes its log.
 func (m *Manager) retire(p *Partition, why error) {
+	m.fetchers.unfollow(p)
 	led := p.retire(why)
 	if led {
 		m.tell(LeadershipChange{Partition: p, Epoch: p.LeaderEpoch(), Deleted: true})

@@ -43,6 +43,9 @@ type Partition struct {
 	nStable   int // watches with BoundLastStable
 	listeners []*listener
 	lows      []*LowWatermarkWait
+
+	// pending is the change of the in-sync set in flight, under role.
+	pending *pendingChange
 }
 
 // environment is what a partition needs from its manager.
@@ -54,6 +57,12 @@ type environment struct {
 	// brokerState is the registered epoch of a broker and whether it may be in
 	// an ISR: neither fenced nor shutting down.
 	brokerState func(id int32) (epoch int64, eligible bool)
+	// rackOf is the rack of a broker and whether it is up; nil unless consumers
+	// are sent to replicas in their rack (replica.selector.class).
+	rackOf func(id int32) (rack string, up bool)
+	// mayGrow is told of a partition with a follower that may join its in-sync
+	// set; it does not block.
+	mayGrow func(p *Partition)
 }
 
 // state is what metadata says about the partition, with the log that follows
@@ -73,6 +82,9 @@ type state struct {
 	replicas   []int32
 	isr        ISR
 	minISR     int32
+	// recovering tells that the leader was elected without proof of having all
+	// that was committed.
+	recovering bool
 }
 
 // TopicPartition names the partition.
@@ -194,6 +206,13 @@ func (p *Partition) Append(records []byte, o AppendOptions) (storage.AppendResul
 // appended notes that the log was written up to end. Appends that ran side by
 // side may report out of order. The caller holds role, leads, and holds mu.
 func (p *Partition) appended(end, bytes int64) {
+	// Those who had everything until now have a full lag period from now on:
+	// on a partition that was idle their last fetch may be long ago.
+	for i := range p.followers {
+		if r := &p.followers[i]; r.LogEnd >= p.logEnd && r.LeaderEpoch == p.state.leaderEpoch {
+			r.CaughtUpMs = max(r.CaughtUpMs, p.env.now().UnixMilli())
+		}
+	}
 	p.logEnd = max(p.logEnd, end)
 	p.progress.append(p.logEnd, bytes)
 	p.advance()
@@ -269,6 +288,9 @@ func (p *Partition) push(from int64) {
 		switch n.bound {
 		case BoundLogEnd:
 			bytes, n.credited = g.appended-n.credited, g.appended
+			// Where consumers read from followers, these hear of a new
+			// watermark at once and not with the next records (KIP-392).
+			urgent = markMoved && p.env.rackOf != nil
 		case BoundHighWatermark:
 			bytes, n.credited = g.visible-n.credited, g.visible
 			urgent = unmeasured

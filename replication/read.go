@@ -32,6 +32,8 @@ type ReadOptions struct {
 	// AllowFollower lets a consumer read from a replica that does not lead
 	// (KIP-392).
 	AllowFollower bool
+	// Rack is where the consumer says it is; empty for anywhere.
+	Rack string
 }
 
 // ReadResult answers a Read. On error only the offsets may be set.
@@ -64,6 +66,11 @@ func (p *Partition) Read(o ReadOptions) (ReadResult, error) {
 	if o.LastFetchedEpoch != NoEpoch {
 		if res.Diverging, err = diverging(log, o); err != nil || res.Diverging != nil {
 			return res, err
+		}
+	}
+	if o.ReplicaID < 0 && o.Rack != "" && p.isLeader() {
+		if res.PreferredReplica = p.preferred(o); res.PreferredReplica >= 0 {
+			return res, nil
 		}
 	}
 	upTo := res.end(BoundOf(o.ReplicaID, o.Isolation))
@@ -136,6 +143,38 @@ func diverging(log *storage.Log, o ReadOptions) (*EpochEnd, error) {
 	return nil, nil
 }
 
+// preferred is the replica that a consumer should rather read from, -1 for
+// this one: with RackAwareReplicaSelector a replica in its rack, unless the
+// leader is there; of several the one with the longest log. Only replicas in
+// sync are chosen, which a lagging one is not: the consumer would be sent to it
+// again and again (KIP-392). The caller holds role and leads.
+func (p *Partition) preferred(o ReadOptions) int32 {
+	rackOf := p.env.rackOf
+	if rackOf == nil {
+		return -1
+	}
+	if rack, _ := rackOf(p.env.nodeID); rack == o.Rack {
+		return -1
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var best *Replica
+	for i := range p.followers {
+		r := &p.followers[i]
+		rack, up := rackOf(r.ID)
+		if !up || rack != o.Rack || !slices.Contains(p.state.isr.Committed, r.ID) || r.LogEnd < o.Offset || r.LogStart > o.Offset {
+			continue
+		}
+		if best == nil || r.LogEnd > best.LogEnd || r.LogEnd == best.LogEnd && r.CaughtUpMs > best.CaughtUpMs {
+			best = r
+		}
+	}
+	if best == nil {
+		return -1
+	}
+	return best.ID
+}
+
 // progressed notes a follower's fetch. The caller holds role and leads.
 func (p *Partition) progressed(o ReadOptions, logEnd int64) error {
 	p.mu.Lock()
@@ -149,9 +188,15 @@ func (p *Partition) progressed(o ReadOptions, logEnd int64) error {
 		}
 		return kerr.NotLeaderForPartition
 	}
-	p.followers[i] = p.followers[i].Fetched(o.Offset, o.LogStart, logEnd, p.state.leaderEpoch, o.BrokerEpoch, p.env.now().UnixMilli())
+	r := &p.followers[i]
+	if o.BrokerEpoch != Unknown && o.BrokerEpoch < r.BrokerEpoch {
+		// A request of a process that another one replaced, still on its way.
+		return kerr.NotLeaderForPartition
+	}
+	*r = r.Fetched(o.Offset, o.LogStart, logEnd, p.state.leaderEpoch, o.BrokerEpoch, p.env.now().UnixMilli())
 	p.advance()
 	p.lowMoved()
+	p.inviteFollowers()
 	return nil
 }
 

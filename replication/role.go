@@ -15,6 +15,7 @@ type assignment struct {
 	partitionEpoch int32
 	replicas       []int32
 	isr            []int32
+	recovering     bool
 }
 
 // newPartition makes the replica that follows from a log; it leads and follows
@@ -44,8 +45,12 @@ func (p *Partition) assign(a assignment) (changed bool, err error) {
 		return false, nil
 	}
 	wasLeader, oldEpoch := p.isLeader(), s.leaderEpoch
+	if a.partitionEpoch > s.partitionEpoch {
+		// Whatever was proposed was made or cannot be made any more.
+		p.pending, s.isr.Proposed = nil, nil
+	}
 	s.leader, s.leaderEpoch, s.partitionEpoch = a.leader, a.leaderEpoch, a.partitionEpoch
-	s.replicas, s.isr = a.replicas, ISR{Committed: a.isr}
+	s.replicas, s.isr.Committed, s.recovering = a.replicas, a.isr, a.recovering
 	newEpoch := s.leaderEpoch != oldEpoch
 	changed = p.isLeader() != wasLeader || p.isLeader() && newEpoch
 	if s.offline != nil {
@@ -96,6 +101,7 @@ func (p *Partition) lead(newLeadership bool) {
 		p.followers = append(p.followers, NewReplica(id, slices.Contains(s.isr.Committed, id), p.env.now().UnixMilli()))
 	}
 	p.advance()
+	p.inviteFollowers()
 }
 
 // setMinISR takes over min.insync.replicas, which may free the watermark.
@@ -143,6 +149,15 @@ func (p *Partition) reconsider() {
 	defer p.mu.Unlock()
 	p.advance()
 	p.lowMoved()
+	p.inviteFollowers()
+}
+
+// offline reports whether there is no log to use.
+func (p *Partition) offline() bool {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	_, err := p.usable()
+	return err != nil
 }
 
 // dir is the log directory of the replica, "" if it has none.

@@ -25,6 +25,14 @@ import (
 //   - Max bytes, of the request and of a partition, bound the answer, except
 //     that the first batch of the first partition that has any is sent whole.
 //   - The records stay in their files; see fetchResponse.
+//   - Followers fetch like consumers, but up to the log end, and what they ask
+//     for is what they have: their progress moves the high watermark. Only
+//     requests that came over the inter-broker listener may name a replica, and
+//     those of a process that registered anew since are refused with
+//     STALE_BROKER_EPOCH.
+//   - A consumer that names its rack may be told to read from a replica there,
+//     and replicas that do not lead serve consumers up to the high watermark
+//     that they know (KIP-392).
 //   - What a poll of a session costs depends on how many partitions have
 //     something, not on how many are subscribed; see fetchSession.
 func fetch(b *Broker, r *Request) (kmsg.Response, error) {
@@ -32,6 +40,10 @@ func fetch(b *Broker, r *Request) (kmsg.Response, error) {
 	f.b, f.r, f.looks = b, r, 0
 	f.resp.reset(f.req.Version)
 	f.limits()
+	if err := f.checkReplica(); err != nil {
+		f.resp.ErrorCode = protocol.Code(err)
+		return &f.resp, nil
+	}
 	s, err := b.sessions.open(f)
 	if err != nil {
 		f.resp.ErrorCode = protocol.Code(err)
@@ -101,6 +113,22 @@ func (f *fetchCall) limits() {
 	if req.Version >= 15 {
 		f.replicaID, f.brokerEpoch = req.ReplicaState.ID, req.ReplicaState.Epoch
 	}
+}
+
+// checkReplica says whether who calls itself a replica may be one.
+func (f *fetchCall) checkReplica() error {
+	f.resp.replica = f.replicaID >= 0
+	if !f.resp.replica {
+		return nil
+	}
+	if f.r.Conn.Listener != f.b.interBroker {
+		return kerr.ClusterAuthorizationFailed
+	}
+	known := f.b.Cluster.Image().Broker(f.replicaID)
+	if known != nil && f.brokerEpoch >= 0 && f.brokerEpoch < known.Epoch {
+		return kerr.StaleBrokerEpoch
+	}
+	return nil
 }
 
 // fetchEntry is one partition that a request or a session asks for.
@@ -207,7 +235,7 @@ func (f *fetchCall) readPartition(e *fetchEntry, res *fetchResult) error {
 		Offset: e.offset, MaxBytes: max(0, min(int(e.maxBytes), f.maxBytes-f.bytes)), MinOneBatch: !f.served,
 		Isolation: f.req.IsolationLevel, CurrentLeaderEpoch: e.leaderEpoch, LastFetchedEpoch: e.lastEpoch,
 		ReplicaID: f.replicaID, BrokerEpoch: f.brokerEpoch, LogStart: e.logStart,
-		AllowFollower: f.req.Version >= 11,
+		AllowFollower: f.req.Version >= 11, Rack: f.req.Rack,
 	})
 	f.hurry = f.hurry || err != nil || res.Diverging != nil || res.PreferredReplica >= 0
 	return err

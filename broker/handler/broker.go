@@ -54,6 +54,8 @@ type Broker struct {
 
 	sessions      *sessionCache
 	fetchMaxBytes int32
+	// interBroker is the name of the listener between brokers.
+	interBroker string
 
 	producerIDs *producerIDs
 }
@@ -125,6 +127,7 @@ func New(b Broker) (*Broker, error) {
 	}
 	b.producerIDs = &producerIDs{}
 	b.fetchMaxBytes = b.Config.Int32("fetch.max.bytes")
+	b.interBroker = b.Config.InterBrokerListener()
 	b.sessions = newSessionCache(b.Config.Int("max.incremental.fetch.session.cache.slots"), b.Now)
 	rows := apis()
 	slices.SortFunc(rows, func(x, y API) int { return int(x.Key) - int(y.Key) })

@@ -18,7 +18,13 @@ type fetchResponse struct {
 	kmsg.FetchResponse
 	results []fetchResult
 	splices []Splice
+	// replica tells that it goes to a follower.
+	replica bool
 }
+
+// Unmetered reports that no client's quota counts the response: it goes to
+// another broker.
+func (r *fetchResponse) Unmetered() bool { return r.replica }
 
 // fetchResult is the answer for one partition.
 type fetchResult struct {

@@ -34,7 +34,7 @@ var layers = map[string]layer{
 	"metadata/etcdembed":         {ours: []string{"metadata", "metadata/etcdstore"}, third: append([]string{zerolog}, etcd...)},
 	"storage":                    {ours: []string{"protocol", "storage/vfs"}, third: []string{kerr, zerolog, xsys}},
 	"storage/...":                {ours: []string{"protocol", "storage", "storage/vfs"}, third: []string{kerr, zerolog, datadriven}},
-	"peer":                       {ours: []string{"protocol"}, third: []string{kmsg}},
+	"peer":                       {ours: []string{"protocol", "replication"}, third: []string{kmsg, kerr}},
 	"controller":                 {ours: []string{"metadata"}, third: []string{kerr, zerolog}},
 	"replication":                {ours: []string{"protocol", "storage", "metadata", "config"}, third: []string{kerr, zerolog}},
 	"coordinator/runtime":        {ours: []string{"protocol"}, third: []string{kerr, zerolog}},

@@ -1,0 +1,51 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/gregor-broker/gregor/config"
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/peer"
+	"github.com/gregor-broker/gregor/replication"
+)
+
+// newPeers makes the way to the other brokers' inter-broker listeners.
+func newPeers(v *config.Values, id int32, image func() *metadata.Image) *peer.Peers {
+	listener := v.InterBrokerListener()
+	return peer.New(peer.Options{
+		ClientID:       fmt.Sprintf("broker-%d", id),
+		Address:        func(id int32) (string, bool) { return brokerAddress(image(), id, listener) },
+		ConnectTimeout: v.Duration("socket.connection.setup.timeout.ms"),
+		MaxAnswerBytes: max(v.Int("socket.request.max.bytes"), 2*v.Int("replica.fetch.response.max.bytes")),
+	})
+}
+
+// brokerAddress is where a broker listens for brokers.
+func brokerAddress(img *metadata.Image, id int32, listener string) (string, bool) {
+	b := img.Broker(id)
+	if b == nil {
+		return "", false
+	}
+	for _, e := range b.Endpoints {
+		if e.Listener == listener {
+			return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))), true
+		}
+	}
+	return "", false
+}
+
+// replicationOptions connects the partitions with the other brokers and the
+// controller.
+func (n *Node) replicationOptions(o Options) replication.Options {
+	return replication.Options{
+		Logs: n.logs, NodeID: n.id, Config: o.Config, Now: o.Now, Log: n.log,
+		Connect:     func(leader int32, clientID string) replication.Leader { return n.peers.Leader(leader, clientID) },
+		BrokerEpoch: func() int64 { return n.controller.BrokerEpoch() },
+		AlterPartition: func(ctx context.Context, changes []metadata.ISRChange) []metadata.ISRResult {
+			return n.controller.AlterPartition(ctx, changes)
+		},
+	}
+}

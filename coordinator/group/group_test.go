@@ -23,6 +23,7 @@ type world struct {
 	tickets runtime.Ticket
 	replies map[runtime.Ticket]any
 	img     *metadata.Image
+	newID   func() string // nil: unique to the log as it is
 }
 
 type logged struct {
@@ -54,7 +55,11 @@ func newWorld(t *testing.T) *world {
 // load replaces the shard by one that replays the log, as a new leader would.
 func (w *world) load() {
 	n := 0
-	w.s = NewShard(w.cfg, func() string { n++; return fmt.Sprint("id", n, "@", len(w.log)) }, func() *metadata.Image { return w.img })
+	newID := w.newID
+	if newID == nil {
+		newID = func() string { n++; return fmt.Sprint("id", n, "@", len(w.log)) }
+	}
+	w.s = NewShard(w.cfg, newID, func() *metadata.Image { return w.img })
 	w.timers = make(map[string]time.Time)
 	for i, r := range w.log {
 		var err error

@@ -37,6 +37,7 @@ type options struct {
 	broker, bin      string
 	chosen           string
 	rate             float64
+	brokers          int
 	dir, out         string
 	verbose          bool
 }
@@ -50,6 +51,7 @@ func main() {
 	flag.StringVar(&o.bin, "gregor", "", "gregor's binary (default: $GREGOR_BIN, else built from this tree)")
 	flag.StringVar(&o.chosen, "faults", strings.Join(nemesis.All, ","), "which faults, or none")
 	flag.Float64Var(&o.rate, "rate", 8, "operations a second of each client, at most")
+	flag.IntVar(&o.brokers, "brokers", 1, "how many brokers; from two on, each record has two or three replicas")
 	flag.StringVar(&o.dir, "dir", "", "directory for the broker, kept afterwards (default: a temporary one)")
 	flag.StringVar(&o.out, "history", "", "where to keep the history in any case")
 	flag.BoolVar(&o.verbose, "v", false, "say each fault")
@@ -58,7 +60,7 @@ func main() {
 }
 
 func run(o options, out io.Writer) int {
-	fmt.Fprintf(out, "chaos: %s for %s, seed %d, faults %s\n", o.broker, o.duration, o.seed, o.chosen)
+	fmt.Fprintf(out, "chaos: %d %s for %s, seed %d, faults %s\n", o.brokers, o.broker, o.duration, o.seed, o.chosen)
 	start := time.Now()
 	r := &chaos{options: o, out: out, rec: history.NewRecorder()}
 	report, err := r.play()
@@ -132,17 +134,28 @@ func (c *chaos) play() (*check.Report, error) {
 	} else if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, err
 	}
-	b, err := c.start()
+	brokers, err := c.prepare()
 	if err != nil {
 		return nil, err
 	}
-	defer b.Kill()
-	net, err := proxy.New(c.seed, b.Addr)
+	defer func() {
+		for _, b := range brokers {
+			b.Kill()
+		}
+	}()
+	if err := harness.StartAll(brokers); err != nil {
+		return nil, err
+	}
+	var addrs []string
+	for _, b := range brokers {
+		addrs = append(addrs, b.Addr)
+	}
+	net, err := proxy.New(c.seed, addrs...)
 	if err != nil {
 		return nil, err
 	}
 	defer net.Close()
-	err = c.load(b, net)
+	err = c.load(brokers, net)
 	c.network = net.Done()
 	options := check.Options{
 		Final: err == nil, Banks: []string{work.BankTopic}, StuckAfter: txnTimeout + 30*time.Second + c.period, RecoverWithin: 30 * time.Second,
@@ -152,19 +165,15 @@ func (c *chaos) play() (*check.Report, error) {
 			options.Pipes = append(options.Pipes, check.Pipe{In: p[0], Out: p[1]})
 		}
 	}
-	if stopErr := b.Stop(); err == nil {
-		err = stopErr
-	}
 	if err == nil {
-		replica, diskErr := disk.Read(1, b.DataDir, work.Keys(), work.Decode)
-		err = diskErr
-		options.Replicas = []check.Replica{replica}
+		options.Replicas, err = c.disks(brokers)
 	}
 	report := check.Run(c.rec.History(), options)
 	return report, errors.Join(err, c.enough(report))
 }
 
-func (c *chaos) start() (*harness.Broker, error) {
+// prepare makes the brokers, which do not run yet.
+func (c *chaos) prepare() ([]*harness.Broker, error) {
 	switch c.broker {
 	case "gregor":
 		if c.bin == "" {
@@ -174,17 +183,39 @@ func (c *chaos) start() (*harness.Broker, error) {
 			}
 			c.bin = bin
 		}
-		return harness.Gregor(c.bin, c.dir, properties...)
+		return harness.NewCluster(c.bin, c.dir, c.brokers, properties...)
 	case "kafka":
-		return harness.Kafka(c.dir, properties...)
+		return harness.NewCluster("", c.dir, c.brokers, properties...)
 	default:
 		return nil, fmt.Errorf("-broker is gregor or kafka, not %q", c.broker)
 	}
 }
 
+// disks ends the brokers and reads what they wrote. One broker is asked to
+// stop; several, which are all in sync by now, cannot leave one after the other
+// without a majority, so they are killed.
+func (c *chaos) disks(brokers []*harness.Broker) ([]check.Replica, error) {
+	var out []check.Replica
+	for _, b := range brokers {
+		if len(brokers) > 1 {
+			b.Kill()
+		} else if err := b.Stop(); err != nil {
+			return nil, err
+		}
+	}
+	for i, b := range brokers {
+		r, err := disk.Read(int32(i+1), b.DataDir, work.Keys(), work.Decode)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
 // load runs the clients through the faults and to the end. Its error is a
 // finding too: a broker that died, or clients that did not recover.
-func (c *chaos) load(b *harness.Broker, net *proxy.Set) error {
+func (c *chaos) load(brokers []*harness.Broker, net *proxy.Set) error {
 	logf := func(format string, args ...any) {
 		if c.verbose {
 			fmt.Fprintf(c.out, "%s "+format+"\n", append([]any{time.Duration(c.rec.Now()).Round(time.Millisecond)}, args...)...)
@@ -193,14 +224,19 @@ func (c *chaos) load(b *harness.Broker, net *proxy.Set) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	w := work.New(work.Config{
-		Recorder: c.rec, Addrs: net.Addrs(), Seed: c.seed, Rate: c.rate, Replicas: 1, MinInSync: 1, TxnTimeout: txnTimeout, Logf: logf,
+		Recorder: c.rec, Addrs: net.Addrs(), Seed: c.seed, Rate: c.rate,
+		Replicas: int16(min(c.brokers, 3)), MinInSync: int16(min(c.brokers, 2)), TxnTimeout: txnTimeout, Logf: logf,
 	})
 	if err := w.Setup(ctx); err != nil {
 		return err
 	}
 	w.Start(ctx)
-	n := &nemesis.Nemesis{
-		Nodes: []nemesis.Node{b}, Proxy: net, Recorder: c.rec, Seed: c.seed, Period: c.period, Logf: logf,
+	n := &nemesis.Nemesis{Proxy: net, Recorder: c.rec, Seed: c.seed, Period: c.period, Logf: logf}
+	for _, b := range brokers {
+		n.Nodes = append(n.Nodes, b)
+	}
+	if c.brokers > 1 {
+		n.Roles = roles(brokers)
 	}
 	if c.chosen != "none" {
 		n.Faults = strings.Split(c.chosen, ",")
@@ -212,10 +248,7 @@ func (c *chaos) load(b *harness.Broker, net *proxy.Set) error {
 	// Everybody must be served again before the writers end.
 	recovery := time.NewTimer(10 * time.Second)
 	defer recovery.Stop()
-	select {
-	case <-recovery.C:
-	case <-b.Exited():
-	}
+	<-recovery.C
 	logf("quiet")
 	w.Quiet()
 	limited, done := context.WithTimeout(ctx, 2*time.Minute)

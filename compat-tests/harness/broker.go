@@ -86,28 +86,12 @@ func Kafka(dir string, more ...string) (*Broker, error) {
 // NewKafka formats a Kafka in dir that runs on a JVM with the given flags. It
 // does not start it.
 func NewKafka(dir string, jvm []string, more ...string) (*Broker, error) {
-	libs, err := KafkaJars()
-	if err != nil {
-		return nil, err
-	}
-	java, err := Need("java", "Apache Kafka")
-	if err != nil {
-		return nil, err
-	}
 	path, addr, data, err := properties(dir, more)
 	if err != nil {
 		return nil, err
 	}
-	common := append(append([]string{}, jvm...),
-		"-Dkafka.logs.dir="+dir, "-Dlog4j2.configurationFile="+source("java", "log4j2.properties"), "-cp", libs+"/*")
-	format := append(append([]string{}, common...), "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", path)
-	if err := Run(dir, java, format...); err != nil {
-		return nil, fmt.Errorf("format: %w", err)
-	}
-	return &Broker{
-		Name: "kafka", Addr: addr, DataDir: data, dir: dir, program: java,
-		args: append(append([]string{}, common...), "kafka.Kafka", path), ready: "Kafka Server started",
-	}, nil
+	b := &Broker{Addr: addr, DataDir: data, dir: dir}
+	return b, b.asKafka(path, jvm)
 }
 
 // BuildGregor builds gregor's binary out of the tree around compat-tests, or

@@ -59,7 +59,7 @@ const (
 	Txn         Kind = "txn"         // sends and polls in a transaction
 	Assign      Kind = "assign"      // Keys, and the process starts at chosen offsets
 	Subscribe   Kind = "subscribe"   // a group decides what the process reads
-	Owned       Kind = "owned"       // Keys that a member of a group owns at Generation
+	Owned       Kind = "owned"       // Keys that a member of a group was given in Generation
 	Revoked     Kind = "revoked"     // Keys that it gave up or lost
 	Commit      Kind = "commit"      // Offsets committed to Group
 	FetchOffset Kind = "fetchOffset" // Offsets read from Group, with require_stable
@@ -139,6 +139,7 @@ type Sent struct {
 type Read struct {
 	Offset int64
 	Value  int64
+	Epoch  int32 `json:",omitempty"` // leader epoch it was written in
 }
 
 // Mark is what a broker said of a partition's offsets in one answer. What the
@@ -162,6 +163,7 @@ type Leader struct {
 	Broker          int32 // who said it
 	Leader          int32
 	Epoch           int32
+	InSync          int   // replicas in the ISR
 	PartitionEpoch  int32 // -1 where not told
 	ControllerEpoch int32 // -1 where not told
 }

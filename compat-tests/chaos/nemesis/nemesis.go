@@ -26,12 +26,13 @@ import (
 // Node is a broker's process.
 type Node interface {
 	// Kill ends it with SIGKILL and Stop with SIGTERM; both return when it is
-	// gone. Start returns when it serves.
+	// gone. Launch starts it, AwaitReady returns when it serves.
 	Kill()
 	Stop() error
-	Start() error
+	Launch() error
+	AwaitReady() error
 	Pid() int
-	// Exited is closed when the process that Start started is gone.
+	// Exited is closed when the process that Launch started is gone.
 	Exited() <-chan struct{}
 	Log() string
 }
@@ -57,12 +58,21 @@ type Nemesis struct {
 	Recorder *history.Recorder
 	Faults   []string
 	Seed     uint64
+	// Roles find nodes that are something in a cluster, such as the controller.
+	Roles []Role
 	// Period is the longest that one fault, or quiet, lasts.
 	Period time.Duration
 	Logf   func(format string, args ...any)
 
 	rng  *rand.Rand
 	done map[string]int
+}
+
+// Role is something that a node of a cluster may be.
+type Role struct {
+	Name string
+	// Find returns the node's index in Nodes.
+	Find func(ctx context.Context) (int, error)
 }
 
 // ErrEnded says that a broker ended by itself.
@@ -158,15 +168,9 @@ func (n *Nemesis) note(format string, args ...any) {
 
 // do does one fault to one or all nodes and undoes it.
 func (n *Nemesis) do(ctx context.Context, fault string, length time.Duration) error {
-	targets := []int{n.rng.IntN(len(n.Nodes))}
-	if n.rng.IntN(6) == 0 {
-		targets = nil
-		for i := range n.Nodes {
-			targets = append(targets, i)
-		}
-	}
+	targets, who := n.targets(ctx)
 	n.done[fault]++
-	n.note("%s %v", fault, names(targets))
+	n.note("%s %s", fault, who)
 	var failed error
 	switch fault {
 	case Kill, Term:
@@ -188,8 +192,31 @@ func (n *Nemesis) do(ctx context.Context, fault string, length time.Duration) er
 	default:
 		failed = fmt.Errorf("no fault is called %q", fault)
 	}
-	n.note("%s %v is over", fault, names(targets))
+	n.note("%s %s is over", fault, who)
 	return failed
+}
+
+// targets chooses whom a fault meets: one node, most often for what it is, or
+// all.
+func (n *Nemesis) targets(ctx context.Context) ([]int, string) {
+	one := n.rng.IntN(len(n.Nodes))
+	role := n.rng.IntN(2 * (len(n.Roles) + 1))
+	if len(n.Nodes) > 1 && n.rng.IntN(8) == 0 {
+		var all []int
+		for i := range n.Nodes {
+			all = append(all, i)
+		}
+		return all, names(all)
+	}
+	if role < len(n.Roles) {
+		limited, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		// Who cannot be found is replaced by the one that chance chose.
+		if i, err := n.Roles[role].Find(limited); err == nil && i >= 0 && i < len(n.Nodes) {
+			return []int{i}, fmt.Sprintf("%s (%s)", names([]int{i}), n.Roles[role].Name)
+		}
+	}
+	return []int{one}, names([]int{one})
 }
 
 func names(targets []int) string {
@@ -203,20 +230,42 @@ func names(targets []int) string {
 func (n *Nemesis) restart(ctx context.Context, fault string, targets []int, length time.Duration) error {
 	// Several times in a row, sometimes: a broker that has just come back.
 	for range 1 + n.rng.IntN(2) {
-		for _, i := range targets {
-			if fault == Kill {
-				n.Nodes[i].Kill()
-			} else if err := n.Nodes[i].Stop(); err != nil {
-				return fmt.Errorf("broker %d: %w", i+1, err)
+		if fault == Term {
+			// One after the other, as an operator would.
+			for _, i := range targets {
+				if err := n.Nodes[i].Stop(); err != nil {
+					return fmt.Errorf("broker %d: %w", i+1, err)
+				}
+				if err := n.begin(i); err != nil {
+					return err
+				}
 			}
+			continue
+		}
+		for _, i := range targets {
+			n.Nodes[i].Kill()
 		}
 		if n.rng.IntN(2) == 0 {
 			_ = n.wait(ctx, time.Duration(n.rng.Int64N(int64(length))))
 		}
-		for _, i := range targets {
-			if err := n.Nodes[i].Start(); err != nil {
-				return fmt.Errorf("broker %d: start after %s: %w", i+1, fault, err)
-			}
+		// At once: no majority, no service.
+		if err := n.begin(targets...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin starts nodes that are down.
+func (n *Nemesis) begin(targets ...int) error {
+	for _, i := range targets {
+		if err := n.Nodes[i].Launch(); err != nil {
+			return fmt.Errorf("broker %d: start: %w", i+1, err)
+		}
+	}
+	for _, i := range targets {
+		if err := n.Nodes[i].AwaitReady(); err != nil {
+			return fmt.Errorf("broker %d: start: %w", i+1, err)
 		}
 	}
 	return nil

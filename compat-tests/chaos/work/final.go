@@ -148,10 +148,10 @@ func startOf(keys []history.Key) map[string]map[int32]kgo.Offset {
 }
 
 // settled notes the ends of all keys and says whether each has its last stable
-// offset there.
+// offset there, and all its replicas in sync.
 func (l *life) settled(ends map[history.Key]int64) (bool, error) {
 	clear(ends)
-	open := 0
+	open, behind := 0, 0
 	for _, addr := range l.Addrs {
 		c, err := wire.Dial(addr)
 		if err != nil {
@@ -168,10 +168,13 @@ func (l *life) settled(ends map[history.Key]int64) (bool, error) {
 			if m.LastStable != m.High {
 				open++
 			}
+			if l.inSync[m.Key] < int(l.Replicas) {
+				behind++
+			}
 		}
 	}
-	if missing := len(Keys()) - len(ends); missing > 0 || open > 0 {
-		return false, fmt.Errorf("%d partitions without an answer, %d with an open transaction", missing, open)
+	if missing := len(Keys()) - len(ends); missing > 0 || open > 0 || behind > 0 {
+		return false, fmt.Errorf("%d partitions without an answer, %d with an open transaction, %d with replicas that are not in sync", missing, open, behind)
 	}
 	return true, nil
 }

@@ -98,15 +98,14 @@ func keysOf(partitions map[string][]int32) []history.Key {
 func (m *membership) assigned(_ context.Context, cl *kgo.Client, partitions map[string][]int32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, k := range keysOf(partitions) {
+	op := m.op(history.Owned)
+	// Only what came is sure to be this generation's: what was owned before and
+	// is not any more the client gives up after this call.
+	op.Group, op.Classic, op.Keys = m.group, m.classic, keysOf(partitions)
+	op.Member, op.Generation = cl.GroupMetadata()
+	for _, k := range op.Keys {
 		m.owned[k], m.rebalanced[k] = true, true
 		delete(m.at, k)
-	}
-	op := m.op(history.Owned)
-	op.Group, op.Classic = m.group, m.classic
-	op.Member, op.Generation = cl.GroupMetadata()
-	for k := range m.owned {
-		op.Keys = append(op.Keys, k)
 	}
 	m.rec.Event(op)
 }

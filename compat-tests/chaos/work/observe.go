@@ -31,14 +31,17 @@ func (r *Run) observer(addr string) func(context.Context, *life) error {
 }
 
 // observe is one round: Metadata, ListOffsets of three kinds, and Fetch. It
-// returns the marks of Fetch, which are whole.
+// returns the marks of Fetch, which are whole, of partitions that the broker
+// leads.
 func (l *life) observe(c *wire.Conn) ([]history.Mark, error) {
 	leaders, self, err := l.leaders(c)
 	if err != nil {
 		return nil, err
 	}
 	led := map[string][]history.Leader{}
+	l.inSync = map[history.Key]int{}
 	for _, leader := range leaders {
+		l.inSync[leader.Key] = leader.InSync
 		if leader.Leader == self {
 			led[leader.Key.Topic] = append(led[leader.Key.Topic], leader)
 		}
@@ -83,7 +86,7 @@ func (l *life) leaders(c *wire.Conn) ([]history.Leader, int32, error) {
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
 			o.Leaders = append(o.Leaders, history.Leader{
-				Key: history.Key{Topic: *t.Topic, Partition: p.Partition}, Broker: self, Leader: p.Leader, Epoch: p.LeaderEpoch,
+				Key: history.Key{Topic: *t.Topic, Partition: p.Partition}, Broker: self, Leader: p.Leader, Epoch: p.LeaderEpoch, InSync: len(p.ISR),
 				PartitionEpoch: -1, ControllerEpoch: -1,
 			})
 		}

@@ -94,6 +94,7 @@ func (r *reader) took(o *history.Op, e kgo.FetchError) bool {
 			o.Beyond = map[history.Key]int64{}
 		}
 		o.Beyond[k] = r.at[k]
+		o.Note += fmt.Sprintf("%s: %v; ", k, e.Err)
 	}
 	return true
 }
@@ -107,7 +108,7 @@ func reads(fetches kgo.Fetches) map[history.Key][]history.Read {
 			continue
 		}
 		k := history.Key{Topic: r.Topic, Partition: r.Partition}
-		out[k] = append(out[k], history.Read{Offset: r.Offset, Value: Decode(r.Value)})
+		out[k] = append(out[k], history.Read{Offset: r.Offset, Value: Decode(r.Value), Epoch: r.LeaderEpoch})
 	}
 	return out
 }

@@ -80,8 +80,8 @@ func (x *registrar) conn(addr string) (*wire.Conn, error) {
 // nothing, so it is no operation.
 func (x *registrar) coordinator(kind int8, name string) (*wire.Conn, error) {
 	var last error
-	for i, deadline := 0, time.Now().Add(rawLimit); time.Now().Before(deadline); i++ {
-		c, err := x.conn(x.Addrs[i%len(x.Addrs)])
+	for deadline := time.Now().Add(rawLimit); time.Now().Before(deadline); {
+		c, err := x.conn(x.Addrs[x.rng.IntN(len(x.Addrs))])
 		if err != nil {
 			return nil, err
 		}

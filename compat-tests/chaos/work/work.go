@@ -187,6 +187,7 @@ type life struct {
 	process int
 	rng     *rand.Rand
 	next    time.Time
+	inSync  map[history.Key]int // of an observer: replicas in sync, as last heard
 }
 
 // spawn runs one life after another.

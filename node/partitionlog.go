@@ -58,8 +58,14 @@ func encodeBatch(b runtime.Batch) []byte {
 		p.Producer = &protocol.Producer{ID: b.Producer.ID, Epoch: b.Producer.Epoch, BaseSequence: -1}
 	}
 	records := make([]protocol.Record, len(b.Records))
+	size := protocol.BatchHeaderLen
 	for i, r := range b.Records {
 		records[i] = protocol.Record{OffsetDelta: int32(i), Key: r.Key, Value: r.Value}
+		size += recordOverhead + len(r.Key) + len(r.Value)
 	}
-	return protocol.AppendBatch(nil, p, records)
+	return protocol.AppendBatch(make([]byte, 0, size), p, records)
 }
+
+// recordOverhead is what a record takes at most beside its key and value: its
+// length, attributes, the deltas and three lengths, none of them large.
+const recordOverhead = 4 + 1 + 1 + 4 + 4 + 4 + 1

@@ -32,7 +32,7 @@ func offsetCommit(b *Broker, r *Request) (kmsg.Response, error) {
 			topic.Topic, topic.TopicID = t.Name, t.ID
 		}
 		existing := topic
-		existing.Partitions = nil
+		existing.Partitions = make([]kmsg.OffsetCommitRequestTopicPartition, 0, len(topic.Partitions))
 		for _, p := range topic.Partitions {
 			if t == nil || p.Partition < 0 || int(p.Partition) >= len(t.Partitions) {
 				rp := kmsg.NewOffsetCommitResponseTopicPartition()

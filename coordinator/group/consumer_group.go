@@ -223,6 +223,10 @@ func (g *consumerGroup) subscriptionHash(img *metadata.Image) int64 {
 // topicRacks lists the racks of each partition's replicas; nil if no broker
 // has one.
 func topicRacks(img *metadata.Image, t *metadata.Topic) [][]string {
+	hasRack := func(b *metadata.Broker) bool { return b.Rack != "" }
+	if !slices.ContainsFunc(img.Brokers(), hasRack) {
+		return nil
+	}
 	any := false
 	out := make([][]string, len(t.Partitions))
 	for i, p := range t.Partitions {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gregor-broker/gregor/coordinator/group/assignor"
@@ -22,11 +23,13 @@ type groupOffsets struct {
 }
 
 func (s *Shard) replayOffset(producer *runtime.Producer, r runtime.Record) error {
+	// There may be millions of records to replay. The strings of this key are
+	// the record's bytes: what is kept of them is copied.
 	k := kmsg.NewOffsetCommitKey()
-	if err := k.ReadFrom(r.Key); err != nil {
+	if err := k.UnsafeReadFrom(r.Key); err != nil {
 		return fmt.Errorf("key of an offset: %w", err)
 	}
-	tp := topicPartition{k.Topic, k.Partition}
+	tp := topicPartition{s.topicName(k.Topic), k.Partition}
 	if r.Value == nil {
 		s.forgetOffset(k.Group, tp)
 		return nil
@@ -37,14 +40,28 @@ func (s *Shard) replayOffset(producer *runtime.Producer, r runtime.Record) error
 	}
 	if s.classic[k.Group] == nil && s.consumer[k.Group] == nil {
 		// Offsets without a group: who commits them does not use membership.
-		s.groupOr(k.Group, time.UnixMilli(o.commitTimestamp))
+		s.groupOr(strings.Clone(k.Group), time.UnixMilli(o.commitTimestamp))
 	}
-	if producer == nil {
-		s.groupOffsets(k.Group).byPartition[tp] = o
+	if producer != nil {
+		s.holdOffset(producer.ID, strings.Clone(k.Group), tp, o)
 		return nil
 	}
-	s.holdOffset(producer.ID, k.Group, tp, o)
+	g := s.offsets[k.Group]
+	if g == nil {
+		g = s.groupOffsets(strings.Clone(k.Group))
+	}
+	g.byPartition[tp] = o
 	return nil
+}
+
+// topicName returns the shard's own copy of a name.
+func (s *Shard) topicName(name string) string {
+	if own, ok := s.topics[name]; ok {
+		return own
+	}
+	own := strings.Clone(name)
+	s.topics[own] = own
+	return own
 }
 
 func (s *Shard) groupOffsets(group string) *groupOffsets {
@@ -140,9 +157,12 @@ func (s *Shard) OffsetCommit(now time.Time, t runtime.Ticket, req *kmsg.OffsetCo
 		groupErr = anyStale(req.Topics, stale)
 	}
 	resp := kmsg.NewPtrOffsetCommitResponse()
+	resp.Topics = make([]kmsg.OffsetCommitResponseTopic, 0, len(req.Topics))
 	for _, topic := range req.Topics {
 		rt := kmsg.NewOffsetCommitResponseTopic()
 		rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
+		rt.Partitions = make([]kmsg.OffsetCommitResponseTopicPartition, 0, len(topic.Partitions))
+		st.Records = slices.Grow(st.Records, len(topic.Partitions))
 		for _, p := range topic.Partitions {
 			rp := kmsg.NewOffsetCommitResponseTopicPartition()
 			rp.Partition = p.Partition

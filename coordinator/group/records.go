@@ -59,8 +59,16 @@ func offsetRecord(group string, tp topicPartition, o offset) runtime.Record {
 	v.CommitTimestamp = o.commitTimestamp
 	v.ExpireTimestamp = o.expireTimestamp
 	v.TopicID = o.topicID
-	return runtime.Record{Key: offsetKey(group, tp), Value: v.AppendTo(nil)}
+	k := kmsg.OffsetCommitKey{Version: typeOffsetCommit, Group: group, Topic: tp.topic, Partition: tp.partition}
+	// Both in one piece of memory: commits are what a coordinator writes most.
+	key := k.AppendTo(make([]byte, 0, offsetRecordFixed+len(group)+len(tp.topic)+len(o.metadata)))
+	n := len(key)
+	return runtime.Record{Key: key[:n:n], Value: v.AppendTo(key[n:n:cap(key)])}
 }
+
+// offsetRecordFixed is what the fields of an offset's key and value take at
+// most that do not vary in length.
+const offsetRecordFixed = (2 + 2 + 2 + 4) + (2 + 8 + 4 + 5 + 8 + 8 + 16 + 8)
 
 func offsetTombstone(group string, tp topicPartition) runtime.Record {
 	return runtime.Record{Key: offsetKey(group, tp)}

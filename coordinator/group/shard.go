@@ -27,6 +27,8 @@ type Shard struct {
 	classic  map[string]*classicGroup
 	consumer map[string]*consumerGroup
 	offsets  map[string]*groupOffsets
+	// topics has each name of a topic once, for the many offsets that have it.
+	topics map[string]string
 	// open are the offsets that unfinished transactions hold, by producer id.
 	open map[int64]map[string]map[topicPartition]offset
 }
@@ -38,6 +40,7 @@ func NewShard(cfg *Config, newID func() string, image func() *metadata.Image) *S
 		classic:  make(map[string]*classicGroup),
 		consumer: make(map[string]*consumerGroup),
 		offsets:  make(map[string]*groupOffsets),
+		topics:   make(map[string]string),
 		open:     make(map[int64]map[string]map[topicPartition]offset),
 	}
 }

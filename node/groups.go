@@ -43,8 +43,7 @@ func groupConfig(v *config.Values) *group.Config {
 
 // newGroups makes the group coordinator and lets it follow the leadership of
 // its topic's partitions and the deletion of topics.
-func newGroups(v *config.Values, image func() *metadata.Image, now func() time.Time, log zerolog.Logger) (*runtime.Runtime[*group.Shard], error) {
-	cfg := groupConfig(v)
+func newGroups(cfg *group.Config, v *config.Values, image func() *metadata.Image, now func() time.Time, log zerolog.Logger) (*runtime.Runtime[*group.Shard], error) {
 	return runtime.New(runtime.Options[*group.Shard]{
 		Name:            "group",
 		NewShard:        func(int32) *group.Shard { return group.NewShard(cfg, newUUID, image) },

@@ -8,8 +8,10 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"github.com/gregor-broker/gregor/broker"
@@ -75,9 +77,13 @@ type Node struct {
 	groups     *runtime.Runtime[*group.Shard]
 	txns       *runtime.Runtime[*txn.Shard]
 	markers    *handler.Markers
-	server     *broker.Server
-	admin      *adminServer
-	serving    sync.WaitGroup
+	// What the coordinators count.
+	groupEvents   [group.Events]atomic.Int64
+	txnEvents     [txn.Events]atomic.Int64
+	verifications handler.Verifications
+	server        *broker.Server
+	admin         *adminServer
+	serving       sync.WaitGroup
 	// background is what runs beside requests on behalf of the coordinators;
 	// it ends with ctx.
 	background sync.WaitGroup
@@ -173,7 +179,8 @@ func (n *Node) serve(ctx context.Context, o Options) error {
 	h, err := handler.New(handler.Broker{
 		NodeID: n.id, ClusterID: n.clusterID, Rack: o.Config.String("broker.rack"),
 		Cluster: n.controller, Partitions: n.partitions, Logs: n.logs, Config: o.Config,
-		Groups: n.groups, Transactions: n.txns, Markers: n.markers, Peers: n.peers, Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
+		Groups: n.groups, Transactions: n.txns, Markers: n.markers, Verifications: &n.verifications, Peers: n.peers,
+		Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
 	})
 	if err != nil {
 		return err
@@ -299,7 +306,9 @@ func (n *Node) join(ctx context.Context, o Options) error {
 	}
 	n.peers = newPeers(o.Config, n.id, func() *metadata.Image { return n.controller.Image() })
 	n.partitions = replication.New(n.replicationOptions(o))
-	groups, err := newGroups(o.Config, func() *metadata.Image { return n.controller.Image() }, o.Now, n.log)
+	cfg := groupConfig(o.Config)
+	cfg.Count = func(e group.Event) { n.groupEvents[e].Add(1) }
+	groups, err := newGroups(cfg, o.Config, func() *metadata.Image { return n.controller.Image() }, o.Now, n.log)
 	if err != nil {
 		return err
 	}
@@ -351,7 +360,15 @@ func (n *Node) listenHTTP(ctx context.Context, o Options, server *broker.Metrics
 		image: n.controller.Image, partitions: n.partitionStats, dirs: n.logs.Dirs,
 		cleaner: n.logs.CleanerStats, now: o.Now,
 	}
-	admin, err := listenAdmin(ctx, address, metricsHandler(o.Version, server, cluster), []check{
+	parts := []prometheus.Collector{server, cluster}
+	if n.quorum.broker {
+		parts = append(parts, &coordinatorCollector{
+			groups: n.groups, groupEvents: &n.groupEvents, txns: n.txns, txnEvents: &n.txnEvents,
+			markers: n.markers.Pending, verifications: &n.verifications, producers: n.partitions.ProducerStats,
+			maxTimeout: o.Config.Duration("transaction.max.timeout.ms"), now: o.Now,
+		})
+	}
+	admin, err := listenAdmin(ctx, address, metricsHandler(o.Version, parts...), []check{
 		{"metadata", n.registered},
 		{"logs", n.anyDirOnline},
 	})

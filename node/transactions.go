@@ -27,6 +27,7 @@ func txnConfig(v *config.Values, image func() *metadata.Image) *txn.Config {
 func (n *Node) newTransactions(o Options) error {
 	v, image := o.Config, func() *metadata.Image { return n.controller.Image() }
 	cfg := txnConfig(v, image)
+	cfg.Count = func(e txn.Event) { n.txnEvents[e].Add(1) }
 	txns, err := runtime.New(runtime.Options[*txn.Shard]{
 		Name:            "transaction",
 		NewShard:        func(int32) *txn.Shard { return txn.NewShard(cfg) },

@@ -246,6 +246,14 @@ func (l *Log) ActiveProducers() []ProducerState {
 	return l.producers.list()
 }
 
+// Producers returns how many producers are known, and when the one with the earliest open transaction wrote last, in ms;
+// -1 if no transaction is open.
+func (l *Log) Producers() (known int, oldestTxnMs int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.producers.byID), l.producers.oldestTxnMs()
+}
+
 // usable says whether the log may be worked on. Under mu.
 func (l *Log) usable() error {
 	if err := l.dir.err(); err != nil {

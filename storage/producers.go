@@ -291,6 +291,15 @@ func (ps *producers) firstUnstable() int64 {
 	return first
 }
 
+// oldestTxnMs is when the producer of the earliest open transaction wrote last, by its batches' timestamps; -1 if no
+// transaction is open.
+func (ps *producers) oldestTxnMs() int64 {
+	if len(ps.open) == 0 {
+		return -1
+	}
+	return ps.byID[ps.open[0].producerID].timestamp
+}
+
 // forgetBelow drops ended transactions that lie below the log start.
 func (ps *producers) forgetBelow(start int64) {
 	ps.ended = slices.DeleteFunc(ps.ended, func(t endedTxn) bool { return t.lastOffset < start })

@@ -329,3 +329,47 @@ func TestTransactionsSurviveARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A retry is answered with the offset that the batch got, though retention has taken its records away meanwhile
+// (redpanda#5355): a client that is told anything else writes it once more.
+func TestRetryAfterItsRecordsAreGone(t *testing.T) {
+	x := newTxnLog(t)
+	for seq := range int32(3) {
+		_, err := x.append(txnBatch{id: 7, seq: seq, plain: true}, AppendOptions{})
+		wantErr(t, err, nil)
+	}
+	if err := x.l.SetLogStartOffset(3); err != nil {
+		t.Fatal(err)
+	}
+	for seq := range int32(3) {
+		res, err := x.append(txnBatch{id: 7, seq: seq, plain: true}, AppendOptions{})
+		wantErr(t, err, nil)
+		if !res.Duplicate || res.FirstOffset != int64(seq) || res.LastOffset != int64(seq) {
+			t.Fatalf("retry of sequence %d: %+v", seq, res)
+		}
+	}
+	if end := x.l.LogEndOffset(); end != 3 {
+		t.Fatalf("the log ends at %d, want 3", end)
+	}
+}
+
+// A transaction stays unstable until its marker is below the high watermark: the marker may still be lost with this
+// leader, and whoever has read the records would have read what is aborted then.
+func TestUnstableUntilTheMarkerIsCommitted(t *testing.T) {
+	x := newTxnLog(t)
+	x.begin(txnBatch{id: 7}, true)
+	marker := protocol.AppendControlBatch(nil, protocol.ControlParams{
+		TimestampMs: time.Now().UnixMilli(), ProducerID: 7, ProducerEpoch: 1, Type: protocol.ControlCommit,
+	})
+	_, err := x.l.AppendAsLeader(marker, AppendOptions{Origin: Coordinator, TxnVersion: 2})
+	wantErr(t, err, nil)
+	x.unstable(0)
+	if lso := x.l.LastStableOffset(); lso != 0 {
+		t.Fatalf("last stable offset %d while the marker is not committed", lso)
+	}
+	x.l.SetHighWatermark(2)
+	x.unstable(-1)
+	if lso := x.l.LastStableOffset(); lso != 2 {
+		t.Fatalf("last stable offset %d", lso)
+	}
+}

@@ -37,6 +37,8 @@ type Broker struct {
 	// transactions on partitions. Nil: there is none.
 	Transactions Transactions
 	Markers      *Markers
+	// Verifications are counted; may be nil.
+	Verifications *Verifications
 	// Peers reaches other brokers; nil where there are none.
 	Peers Peers
 

@@ -114,6 +114,13 @@ func (m *Markers) finished(j *markerJob) {
 	close(j.done)
 }
 
+// Pending counts the transactions whose markers are not all written.
+func (m *Markers) Pending() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.jobs)
+}
+
 const (
 	markerBackoff    = 10 * time.Millisecond
 	markerMaxBackoff = time.Second

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -97,6 +99,33 @@ func (b *Broker) newProducerID(ctx context.Context) (int64, error) {
 // transaction, or checks that they are, wherever its coordinator is. It returns
 // an error for each partition.
 func (b *Broker) enterTransaction(ctx context.Context, req txn.AddPartitions) []error {
+	began := b.Now()
+	errs := b.askToEnter(ctx, req)
+	b.Verifications.count(b.Now().Sub(began), errs)
+	return errs
+}
+
+// Verifications count how often, for how long and with what success the
+// transaction coordinator was asked before a producer's first write.
+type Verifications struct {
+	// Failed counts partitions, Asked calls.
+	Asked, Failed, Nanos atomic.Int64
+}
+
+func (v *Verifications) count(took time.Duration, errs []error) {
+	if v == nil {
+		return // of a test
+	}
+	v.Asked.Add(1)
+	v.Nanos.Add(int64(took))
+	for _, err := range errs {
+		if err != nil {
+			v.Failed.Add(1)
+		}
+	}
+}
+
+func (b *Broker) askToEnter(ctx context.Context, req txn.AddPartitions) []error {
 	img := b.Cluster.Image()
 	leader, _ := leaderOf(img.Topic(TransactionsTopic), b.txnPartition(img, req.TransactionalID))
 	var errs []error

@@ -29,6 +29,9 @@ type Config struct {
 	// MigrationPolicy is group.consumer.migration.policy in lower case:
 	// which of the two protocols a group with members may change to.
 	MigrationPolicy string
+
+	// Count is told what happens, by all shards; it may be nil.
+	Count func(Event)
 }
 
 // consumerSession is how long a member of a consumer group may be silent, by

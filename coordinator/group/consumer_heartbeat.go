@@ -389,6 +389,7 @@ func (s *Shard) moveEpoch(st *step, g *consumerGroup, img *metadata.Image, bump 
 		hash := g.subscriptionHash(img)
 		if bump || hash != g.hash {
 			s.emit(st, consumerGroupRecord(g.id, g.epoch+1, hash))
+			s.cfg.count(ConsumerRebalance)
 		}
 	}
 	if g.epoch <= g.targetEpoch || !g.mayAssign(st.now, s.cfg.consumerAssignment(s.groupConfig(g.id))) {

@@ -234,6 +234,7 @@ func (s *Shard) commit(st *step, group string, tp topicPartition, o offset, meta
 		o.metadata = *metadata
 	}
 	st.Records = append(st.Records, offsetRecord(group, tp, o))
+	s.cfg.count(OffsetCommitted)
 	return nil
 }
 
@@ -409,6 +410,7 @@ func (s *Shard) OffsetDelete(now time.Time, t runtime.Ticket, req *kmsg.OffsetDe
 			} else if offsets != nil {
 				if _, ok := offsets.byPartition[tp]; ok {
 					st.Records = append(st.Records, offsetTombstone(req.Group, tp))
+					s.cfg.count(OffsetDeleted)
 				}
 			}
 			rt.Partitions = append(rt.Partitions, rp)
@@ -486,6 +488,7 @@ func (s *Shard) expireOffsets(st *step) {
 		for _, tp := range sortedPartitions(offsets.byPartition) {
 			if offsets.unstable[tp] == 0 && expired(tp, offsets.byPartition[tp], now, retention) {
 				st.Records = append(st.Records, offsetTombstone(id, tp))
+				s.cfg.count(OffsetExpired)
 			}
 		}
 	}

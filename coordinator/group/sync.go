@@ -88,6 +88,7 @@ func (s *Shard) assign(st *step, g *classicGroup, assignment []kmsg.SyncGroupReq
 		}
 	}
 	g.to(stateStable, st.now)
+	s.cfg.count(ClassicRebalance)
 	st.Records, st.SkipReplay = append(st.Records, g.record()), true
 	for _, m := range g.inOrder() {
 		if m.syncing != 0 {

@@ -115,6 +115,32 @@ func (r *Runtime[S]) Partitions() map[int32]bool {
 	return out
 }
 
+// Counts are how many partitions of a coordinator's topic this broker has in
+// each condition.
+type Counts struct {
+	// Loading shards replay their log, Active ones serve, Failed ones could not
+	// be loaded.
+	Loading, Active, Failed int
+}
+
+// Counts tells how the shards are.
+func (r *Runtime[S]) Counts() Counts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var c Counts
+	for _, l := range r.shards {
+		switch {
+		case l.loaded.Load():
+			c.Active++
+		case l.isStopped(): // by itself: others are taken out
+			c.Failed++
+		default:
+			c.Loading++
+		}
+	}
+	return c
+}
+
 // Handler is run on a shard's goroutine. The ticket stands for the caller: the
 // Result answers it at once, or a later one does.
 type Handler[S Shard] func(s S, now time.Time, t Ticket) Result

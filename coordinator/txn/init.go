@@ -60,6 +60,7 @@ func (s *Shard) initProducer(st *step, req *kmsg.InitProducerIDRequest, newID in
 	case PrepareCommit, PrepareAbort:
 		return nil, kerr.ConcurrentTransactions
 	case Ongoing:
+		s.cfg.count(Fenced)
 		s.fence(st, tx)
 		return nil, kerr.ConcurrentTransactions
 	}

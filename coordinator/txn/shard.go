@@ -29,6 +29,9 @@ type Config struct {
 	// Version is the finalized level of transaction.version. It may rise while
 	// the shard runs.
 	Version func() int16
+
+	// Count is told what happens, by all shards; it may be nil.
+	Count func(Event)
 }
 
 // Shard holds the transactions of one partition of __transaction_state. It
@@ -173,6 +176,7 @@ func (s *Shard) abortTimedOut(st *step) {
 	for _, id := range slices.Sorted(maps.Keys(s.ids)) {
 		tx := s.ids[id]
 		if tx.state == Ongoing && tx.startMs+int64(tx.timeoutMs) < st.nowMs() {
+			s.cfg.count(TimedOut)
 			s.fence(st, tx)
 		}
 	}
@@ -185,6 +189,7 @@ func (s *Shard) expire(st *step) {
 		idle := tx.state == Empty || tx.state == CompleteCommit || tx.state == CompleteAbort
 		if idle && tx.updatedMs+s.cfg.IDExpiration.Milliseconds() <= st.nowMs() {
 			st.Records = append(st.Records, runtime.Record{Key: recordKey(id)})
+			s.cfg.count(Expired)
 		}
 	}
 }
@@ -210,6 +215,11 @@ func (s *Shard) decide(st *step, tx, from *transaction, state State, version int
 	next := *from
 	next.state, next.version, next.nextProducerID = state, version, newID
 	next.updatedMs = st.nowMs()
+	if state == PrepareCommit {
+		s.cfg.count(Committed)
+	} else {
+		s.cfg.count(Aborted)
+	}
 	if version >= V2 {
 		tx.lastEpoch = from.epoch
 		if next.epoch < maxEpoch {

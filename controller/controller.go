@@ -26,6 +26,9 @@ type Options struct {
 	// broker.
 	Rack      string
 	Endpoints []metadata.Endpoint
+	// Address is where this node, as controller, answers others; empty for
+	// its inter-broker listener.
+	Address string
 	// ClusterID is the cluster that the store must belong to, or that is
 	// formed in it when it is empty. Empty: take what is there, or a new one.
 	ClusterID string
@@ -54,6 +57,8 @@ type Options struct {
 	// defaults of the topic configs of that name (default 1, false).
 	MinInsyncReplicas     int
 	UncleanLeaderElection bool
+	// Call reaches the node that is controller; nil where there is no way.
+	Call Call
 	// Rules checks config keys and values; see metadata.ConfigRules.
 	Rules metadata.ConfigRules
 	// Features are the finalized feature levels of a cluster formed now.
@@ -117,6 +122,8 @@ type Controller struct {
 	session   session
 	swept     sweepState
 	lastWrite int64
+	// txnTimeout is what the next transaction gets; see minTxnTimeout.
+	txnTimeout time.Duration
 	// retryDelay is the pause after an error of the store.
 	retryDelay time.Duration
 

@@ -14,9 +14,14 @@ import (
 // defaultRetryDelay is how long the decision loop waits after an error of the store.
 const defaultRetryDelay = 100 * time.Millisecond
 
-// txnTimeout bounds one transaction. Its outcome is then unknown, and the same
-// compares are tried again.
-const txnTimeout = 5 * time.Second
+// minTxnTimeout bounds a transaction. Its outcome is then unknown, and the same
+// compares are tried again, with twice the time up to maxTxnTimeout. It is short
+// because members of the store that lose their leader forget what they were
+// asked, without a word.
+const (
+	minTxnTimeout = 400 * time.Millisecond
+	maxTxnTimeout = 5 * time.Second
+)
 
 // errConflict says that a transaction's compares did not hold: the decision
 // was made on an image that is no longer true.
@@ -173,7 +178,7 @@ func (c *Controller) ensureElected(img *metadata.Image) (*metadata.Image, bool, 
 	if c.opts.BrokerOnly {
 		return img, false, nil
 	}
-	if changes := metadata.Elect(img, c.opts.NodeID, c.opts.Incarnation, s.lease); changes != nil {
+	if changes := metadata.Elect(img, c.opts.NodeID, c.opts.Incarnation, c.opts.Address, s.lease); changes != nil {
 		next, err := c.commit(img, nil, changes)
 		if err != nil {
 			return img, false, err
@@ -502,11 +507,17 @@ func (c *Controller) fenced() []metadata.Compare {
 // image to decide on.
 func (c *Controller) write(img *metadata.Image, fence []metadata.Compare, changes []metadata.Change) (int64, error) {
 	base := max(img.Revision, c.lastWrite)
-	ctx, cancel := context.WithTimeout(c.ctx, txnTimeout)
+	ctx, cancel := context.WithTimeout(c.ctx, max(c.txnTimeout, minTxnTimeout))
 	defer cancel()
 	result, err := c.opts.Store.Txn(ctx, txnOf(fence, changes))
+	if err == nil {
+		c.txnTimeout = 0
+	}
 	switch {
 	case err != nil:
+		if ctx.Err() != nil {
+			c.txnTimeout = min(2*max(c.txnTimeout, minTxnTimeout), maxTxnTimeout)
+		}
 		return 0, fmt.Errorf("write metadata: %w", err)
 	case !result.Succeeded:
 		c.log.Debug().Str("key", changes[0].Key).Int64("revision", base).Msg("metadata changed meanwhile")

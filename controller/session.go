@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/gregor-broker/gregor/metadata"
@@ -91,4 +92,37 @@ func (c *Controller) presenceChanges(img *metadata.Image) []metadata.Change {
 		changes = append(changes, metadata.Live(img, id, live, c.session.lease))
 	}
 	return changes
+}
+
+// DeclareDead ends the session of another node's process that was seen to be
+// gone, so that what follows need not wait until it has run out: the controller
+// fences the broker as if it had. Whoever was declared dead wrongly gives a new
+// sign of life; nothing rests on the declaration being true.
+func (c *Controller) DeclareDead(ctx context.Context, id int32, incarnation metadata.ID) error {
+	for {
+		img := c.newest.Load()
+		if now, alive := img.Alive(id); alive && now != incarnation {
+			return nil
+		}
+		if img.ControllerID() == id && img.ControllerIncarnation() != incarnation {
+			return nil
+		}
+		changes := metadata.Bury(img, id)
+		if len(changes) == 0 {
+			return nil
+		}
+		// The dead process may have led the store's members: what they were
+		// asked in that moment is lost, and nobody says so.
+		short, cancel := context.WithTimeout(ctx, minTxnTimeout)
+		result, err := c.opts.Store.Txn(short, txnOf(nil, changes))
+		cancel()
+		switch {
+		case err == nil && result.Succeeded:
+			return nil
+		case ctx.Err() != nil || c.ctx.Err() != nil:
+			return errors.Join(err, ctx.Err())
+		}
+		// Somebody was faster, or nobody answered.
+		_ = c.awaitNews(img.Revision)
+	}
 }

@@ -123,13 +123,16 @@ func Bury(img *Image, id int32) []Change {
 
 // Elect is the changes by which a node becomes controller; nil while there is
 // one. The create revision of the controller's key, which is the revision of
-// the transaction, is its fence.
-func Elect(img *Image, id int32, incarnation ID, lease LeaseID) []Change {
+// the transaction, is its fence. address is where it answers other nodes, empty
+// for that of its registration as broker.
+func Elect(img *Image, id int32, incarnation ID, address string, lease LeaseID) []Change {
 	if img.controller.fence != 0 {
 		return nil
 	}
 	return []Change{
-		{Op: Op{Kind: OpPut, Key: keyController, Lease: lease, Value: encode(controllerRecord{V: 1, ID: id, Incarnation: textID(incarnation)})}},
+		{Op: Op{Kind: OpPut, Key: keyController, Lease: lease, Value: encode(controllerRecord{
+			V: 1, ID: id, Incarnation: textID(incarnation), Address: address,
+		})}},
 		{
 			Op:     Op{Kind: OpPut, Key: keyControllerEpoch, Value: encode(controllerEpochRecord{V: 1, Epoch: img.controller.epoch.Epoch + 1})},
 			Expect: img.controller.epochRevision,

@@ -21,6 +21,7 @@ type controllerRecord struct {
 	V           int    `json:"v"`
 	ID          int32  `json:"id"`
 	Incarnation textID `json:"incarnation"`
+	Address     string `json:"address,omitempty"`
 }
 
 type controllerEpochRecord struct {

@@ -194,6 +194,10 @@ func (i *Image) ControllerFence() int64 { return i.controller.fence }
 // ControllerIncarnation returns which process is controller.
 func (i *Image) ControllerIncarnation() ID { return i.controller.record.Incarnation }
 
+// ControllerAddress returns the host and port at which the controller answers
+// other nodes; empty where that is its inter-broker listener.
+func (i *Image) ControllerAddress() string { return i.controller.record.Address }
+
 // Features returns the finalized feature levels (KIP-584). The map must not be
 // written.
 func (i *Image) Features() map[string]int16 { return i.cluster.record.Features }

@@ -2,8 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -11,7 +14,9 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/gregor-broker/gregor/config"
 	"github.com/gregor-broker/gregor/metadata"
 )
 
@@ -198,4 +203,142 @@ func TestClusterOfRoles(t *testing.T) {
 		_, there := c.nodes[img.ControllerID()]
 		return there && serving(2)(img)
 	})
+}
+
+// TestAnyNodeTakesRequests: what only the controller decides is asked of any
+// broker, and known there when it is answered.
+func TestAnyNodeTakesRequests(t *testing.T) {
+	c := newCluster(t, 3)
+	c.start("broker,controller", 1, 2, 3)
+	for id, n := range c.nodes {
+		c.await(id, "three brokers", serving(3))
+		name := fmt.Sprintf("t%d", id)
+		r := n.controller.CreateTopics(t.Context(), []metadata.NewTopic{{Name: name, Partitions: 3, ReplicationFactor: 3}}, false)
+		if r[0].Err != nil || n.controller.Image().Topic(name) == nil {
+			t.Errorf("node %d: %+v", id, r)
+		}
+		r = n.controller.CreateTopics(t.Context(), []metadata.NewTopic{{Name: name, Partitions: 3, ReplicationFactor: 3}}, false)
+		if !errors.Is(r[0].Err, kerr.TopicAlreadyExists) || r[0].Message == "" {
+			t.Errorf("node %d, asked twice: %+v", id, r)
+		}
+		p := n.controller.Image().Topic(name).Partitions[0]
+		change := metadata.ISRChange{Topic: n.controller.Image().Topic(name).ID, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch}
+		for _, m := range p.Replicas {
+			change.NewISR = append(change.NewISR, metadata.ISRMember{BrokerID: m, BrokerEpoch: n.controller.Image().Broker(m).Epoch})
+		}
+		want := error(nil)
+		if p.Leader != id {
+			want = kerr.InvalidRequest
+		}
+		if got := n.controller.AlterPartition(t.Context(), []metadata.ISRChange{change}); !errors.Is(got[0].Err, want) {
+			t.Errorf("node %d: %+v, want %v", id, got, want)
+		}
+		if _, _, err := n.controller.AllocateProducerIDs(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	deleted := c.nodes[1].controller.DeleteTopics(t.Context(), []metadata.TopicRef{{Name: "t1"}, {Name: "t2"}, {Name: "none"}})
+	if deleted[0].Err != nil || deleted[1].Err != nil || !errors.Is(deleted[2].Err, kerr.UnknownTopicOrPartition) {
+		t.Errorf("%+v", deleted)
+	}
+}
+
+// TestControlledShutdown: a broker that stops in order hands its leadership over
+// first, and its clean shutdown keeps it eligible.
+func TestControlledShutdown(t *testing.T) {
+	c := newCluster(t, 3)
+	c.start("broker,controller", 1, 2, 3)
+	c.await(1, "three brokers", serving(3))
+	r := c.nodes[1].controller.CreateTopics(t.Context(), []metadata.NewTopic{{Name: "t", Partitions: 6, ReplicationFactor: 3}}, false)
+	if r[0].Err != nil {
+		t.Fatal(r)
+	}
+	stopped := c.nodes[1].controller.Image().ControllerID()
+	c.stop(stopped)
+	for id := range c.nodes {
+		c.await(id, "two lead all", func(img *metadata.Image) bool {
+			for _, p := range img.Topic("t").Partitions {
+				if p.Leader == stopped || p.Leader < 0 || len(p.ISR) != 2 {
+					return false
+				}
+			}
+			return img.ControllerID() != stopped
+		})
+	}
+}
+
+// TestKilledNode: the end of a process is noticed by its closed connections, the
+// controller's too, long before its session runs out; and a process that comes
+// back need not wait for that either.
+func TestKilledNode(t *testing.T) {
+	c := newCluster(t, 3, "broker.session.timeout.ms=60000")
+	c.start("broker,controller", 1, 2)
+	for range 2 {
+		for _, becomeController := range []bool{false, true} {
+			kill := c.startProcess(3)
+			c.await(1, "three brokers", serving(3))
+			if becomeController {
+				// The two others give it up, one after the other.
+				for _, id := range []int32{1, 2} {
+					if c.nodes[1].controller.Image().ControllerID() == id {
+						c.stop(id)
+						c.start("broker,controller", id)
+					}
+				}
+				c.await(1, "three brokers again", serving(3))
+			}
+			began := time.Now()
+			kill()
+			c.await(1, "two brokers", serving(2))
+			t.Logf("controller was %v; fenced after %v", becomeController, time.Since(began))
+		}
+	}
+}
+
+// startProcess runs a node in a process of its own and returns what kills it.
+func (c *testCluster) startProcess(id int32) (kill func()) {
+	c.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), nodeInProcess+"="+strings.Join(c.config(id, "broker,controller"), "\n"))
+	cmd.Stdout, cmd.Stderr = c.t.Output(), c.t.Output()
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	var once sync.Once
+	kill = func() {
+		once.Do(func() {
+			if err := cmd.Process.Kill(); err != nil {
+				c.t.Error(err)
+			}
+			_ = cmd.Wait() // says that it was killed
+		})
+	}
+	c.t.Cleanup(kill)
+	return kill
+}
+
+// nodeInProcess is the variable by which the test's binary runs a node instead
+// of tests: the lines of its configuration.
+const nodeInProcess = "GREGOR_TEST_NODE"
+
+func runNodeInProcess(lines string) error {
+	src := config.Source{Name: nodeInProcess}
+	for line := range strings.SplitSeq(lines, "\n") {
+		k, v, _ := strings.Cut(line, "=")
+		src.Lines = append(src.Lines, config.Line{Key: k, Value: v})
+	}
+	v, _, err := config.Build(src)
+	if err != nil {
+		return err
+	}
+	n, err := Start(context.Background(), Options{Config: v, Log: zerolog.New(os.Stderr).Level(zerolog.InfoLevel)})
+	if err != nil {
+		return err
+	}
+	<-n.Failed()
+	return n.Err()
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,8 +64,12 @@ type Node struct {
 	dead        []metadata.ID
 	quorum      *quorum
 	listening   []boundListener
-	// port is the controller's; nil where there is none.
-	port *controllerPort
+	// port is the controller's, asked what is served there; both nil where
+	// there is none.
+	port  *controllerPort
+	asked *controllerServer
+	// toController reaches the node that is controller.
+	toController *peer.Peers
 
 	// What is open, each nil until it was opened; closeParts goes through
 	// them in the reverse order of opening.
@@ -158,6 +163,9 @@ func (n *Node) start(ctx context.Context, o Options) error {
 	if err := n.serve(ctx, o); err != nil {
 		return err
 	}
+	if !n.quorum.alone() || o.Shared {
+		n.guard(o.Config)
+	}
 	if f, ok := n.store.(interface{ Failed() <-chan struct{} }); ok {
 		n.background.Go(func() {
 			select {
@@ -180,7 +188,7 @@ func (n *Node) serve(ctx context.Context, o Options) error {
 		NodeID: n.id, ClusterID: n.clusterID, Rack: o.Config.String("broker.rack"),
 		Cluster: n.controller, Partitions: n.partitions, Logs: n.logs, Config: o.Config,
 		Groups: n.groups, Transactions: n.txns, Markers: n.markers, Verifications: &n.verifications, Peers: n.peers,
-		Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
+		Calls: n.controller.Answer, Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
 	})
 	if err != nil {
 		return err
@@ -301,6 +309,7 @@ func (n *Node) succeed(files vfs.FS, dirs []string) error {
 // join registers the broker in the cluster and lets the metadata of the
 // cluster take its partitions into service.
 func (n *Node) join(ctx context.Context, o Options) error {
+	n.toController = newControllerPeer(o.Config, n.id, func() *metadata.Image { return n.controller.Image() })
 	if !n.quorum.broker {
 		return n.joinController(ctx, o)
 	}
@@ -326,6 +335,7 @@ func (n *Node) join(ctx context.Context, o Options) error {
 		return fmt.Errorf("controller: %w", err)
 	}
 	n.controller = c
+	n.answerCalls()
 	c.Subscribe(handler.DynamicConfig(o.Config, n.id, n.log)) // before those who read what it changes
 	c.Subscribe(n.followCleaner(o.Config))
 	c.Subscribe(n.partitions.Apply)
@@ -345,10 +355,19 @@ func (n *Node) joinController(ctx context.Context, o Options) error {
 		return fmt.Errorf("controller: %w", err)
 	}
 	n.controller = c
+	n.answerCalls()
 	if err := c.Start(ctx); err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}
 	return nil
+}
+
+// answerCalls serves the controller's port. It comes before this node can be
+// elected, and so be asked.
+func (n *Node) answerCalls() {
+	if n.port != nil {
+		n.asked = serveController(n.port.kafka, n.controller.Answer)
+	}
 }
 
 func (n *Node) listenHTTP(ctx context.Context, o Options, server *broker.Metrics) error {
@@ -501,6 +520,27 @@ func (n *Node) drain(ctx context.Context) error {
 	return err
 }
 
+// handOverTimeout bounds the wait for others to lead what this broker leads.
+const handOverTimeout = 10 * time.Second
+
+// handOver gives the leadership of this broker's partitions to others, while it
+// still serves, where there are any. Without them, as with a single broker, its
+// partitions stay its own.
+func (n *Node) handOver(ctx context.Context) {
+	if n.server == nil || n.controller == nil {
+		return // it did not serve
+	}
+	others := slices.ContainsFunc(n.controller.Image().Brokers(), func(b *metadata.Broker) bool { return b.ID != n.id && b.Active() })
+	if !others {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+	defer cancel()
+	if err := n.controller.ControlledShutdown(ctx); err != nil {
+		n.log.Warn().Err(err).Msg("stopping without having handed over what this broker leads")
+	}
+}
+
 func (n *Node) closeParts(ctx context.Context) error {
 	var errs []error
 	note := func(what string, err error) {
@@ -508,6 +548,7 @@ func (n *Node) closeParts(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s: %w", what, err))
 		}
 	}
+	n.handOver(ctx)
 	if n.server != nil {
 		note("connections", n.drain(ctx))
 	}
@@ -535,8 +576,14 @@ func (n *Node) closeParts(ctx context.Context) error {
 	if n.controller != nil {
 		note("controller", n.controller.Close())
 	}
+	if n.asked != nil {
+		n.asked.close()
+	}
 	if n.peers != nil {
 		n.peers.Close()
+	}
+	if n.toController != nil {
+		n.toController.Close()
 	}
 	if n.logs != nil {
 		note("logs", n.logs.Close(ctx))

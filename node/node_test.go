@@ -21,7 +21,15 @@ import (
 	"github.com/gregor-broker/gregor/storage/vfs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if lines := os.Getenv(nodeInProcess); lines != "" {
+		if err := runNodeInProcess(lines); err != nil {
+			panic(err)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func startNode(t *testing.T, o Options, lines ...string) *Node {
 	t.Helper()

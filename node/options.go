@@ -173,6 +173,8 @@ func controllerOptions(o Options, n *Node, endpoints []metadata.Endpoint) contro
 		// A store that another process can reach may know a former process of
 		// this node that still runs.
 		Exclusive:                n.quorum.alone() && !o.Shared,
+		Address:                  n.quorum.address,
+		Call:                     n.call,
 		Incarnation:              n.incarnation,
 		Dead:                     n.dead,
 		SessionTimeout:           v.Duration("broker.session.timeout.ms"),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 
 	"github.com/gregor-broker/gregor/config"
 	"github.com/gregor-broker/gregor/metadata"
@@ -30,7 +31,7 @@ func brokerAddress(img *metadata.Image, id int32, listener string) (string, bool
 		return "", false
 	}
 	for _, e := range b.Endpoints {
-		if e.Listener == listener {
+		if strings.EqualFold(e.Listener, listener) {
 			return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))), true
 		}
 	}

@@ -18,6 +18,9 @@ type API struct {
 	// whose memory is then given back before the handler runs: it may wait
 	// for long.
 	Detached bool
+	// Internal says that only gregor's own nodes ask: ApiVersions leaves it
+	// out.
+	Internal bool
 }
 
 // Func answers one request. A Kafka error code belongs into the response; an
@@ -86,6 +89,7 @@ func apis() []API {
 		{Key: 50, Min: 0, Max: 0, handle: describeUserScramCredentials},
 		{Key: 51, Min: 0, Max: 0, handle: alterUserScramCredentials},
 		{Key: 55, Min: 0, Max: 2, handle: describeQuorum},
+		{Key: 58, Min: 0, Max: 0, handle: envelope, Internal: true},
 		{Key: 60, Min: 0, Max: 2, handle: describeCluster},
 		{Key: 61, Min: 0, Max: 0, handle: describeProducers},
 		{Key: 65, Min: 0, Max: 0, handle: describeTransactions},

@@ -41,6 +41,9 @@ type Broker struct {
 	Verifications *Verifications
 	// Peers reaches other brokers; nil where there are none.
 	Peers Peers
+	// Calls answers what other nodes ask of the controller; nil where there
+	// are none.
+	Calls func(ctx context.Context, message []byte) []byte
 
 	Now func() time.Time
 	Log zerolog.Logger
@@ -140,6 +143,9 @@ func New(b Broker) (*Broker, error) {
 			return nil, fmt.Errorf("handler: two rows for API key %d", a.Key)
 		}
 		b.apis[a.Key] = a
+		if a.Internal {
+			continue
+		}
 		k := kmsg.NewApiVersionsResponseApiKey()
 		k.ApiKey, k.MinVersion, k.MaxVersion = a.Key, a.Min, a.Max
 		b.apiKeys = append(b.apiKeys, k)

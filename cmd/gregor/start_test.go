@@ -279,13 +279,13 @@ func TestStartRefuses(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"bad lines":    {[]string{path}, []string{path + ":2: log.segment.bytes", path + ":3: log.retention.hour: unknown", "log.retention.hours"}},
-		"no such file": {[]string{path + ".not"}, []string{"does not exist"}},
-		"bad override": {[]string{"--override", "x"}, []string{"key=value"}},
+		"bad lines":                      {[]string{path}, []string{path + ":2: log.segment.bytes", path + ":3: log.retention.hour: unknown", "log.retention.hours"}},
+		"no such file":                   {[]string{path + ".not"}, []string{"does not exist"}},
+		"bad override":                   {[]string{"--override", "x"}, []string{"key=value"}},
 		"three voters, no port for them": {[]string{"--override", "controller.quorum.voters=1@a:1,2@b:1,3@c:1"}, []string{"names no listener of controller.listener.names"}},
-		"port in use":  {[]string{"--override", "listeners=PLAINTEXT://" + busy.addr}, []string{"--override: listeners: listener PLAINTEXT", "address already in use"}},
-		"unknown flag": {[]string{"--nonsense"}, []string{"unknown flag"}},
-		"two files":    {[]string{path, path}, []string{"accepts at most 1"}},
+		"port in use":                    {[]string{"--override", "listeners=PLAINTEXT://" + busy.addr}, []string{"--override: listeners: listener PLAINTEXT", "address already in use"}},
+		"unknown flag":                   {[]string{"--nonsense"}, []string{"unknown flag"}},
+		"two files":                      {[]string{path, path}, []string{"accepts at most 1"}},
 		"tls": {
 			[]string{"--override", "listeners=SSL://127.0.0.1:0", "--override", "security.inter.broker.protocol=SSL"}, []string{"only PLAINTEXT"},
 		},

@@ -67,8 +67,8 @@ type Options struct {
 	// clients (HTTP/1 and HTTP/2 in clear). Both are closed with the server,
 	// and where it does not start. Nil listens nowhere.
 	PeerListener, ClientListener net.Listener
-	// Tick and Election time raft (defaults: 10ms and 50ms alone, 50ms and
-	// 500ms in a cluster).
+	// Tick and Election time raft (defaults: 10ms and 50ms alone, 30ms and
+	// 300ms in a cluster).
 	Tick, Election time.Duration
 	// Prefix is put before every key (default: the store's).
 	Prefix string
@@ -196,7 +196,7 @@ func (o *Options) setDefaults() {
 		o.Name = "gregor"
 	}
 	if o.Tick == 0 {
-		o.Tick, o.Election = 50*time.Millisecond, 500*time.Millisecond
+		o.Tick, o.Election = 30*time.Millisecond, 300*time.Millisecond
 		if o.alone() {
 			o.Tick, o.Election = 10*time.Millisecond, 50*time.Millisecond
 		}

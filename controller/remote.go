@@ -1,0 +1,247 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// Call asks a node that says it is controller, at the address that the metadata
+// has for it, and returns its answer. What is said is this package's own form,
+// JSON of which readers ignore what they do not know.
+type Call func(ctx context.Context, node int32, message []byte) ([]byte, error)
+
+// operation is a request that only the controller decides on, in the form in
+// which another node can send it.
+type operation[R any] struct {
+	name string
+	// args is what the function that made the operation needs to make it again.
+	args any
+	// elects says that the decision changes what elections depend on.
+	elects bool
+	// decide makes results and plans on an image; see request.decide.
+	decide func(img *metadata.Image, retried bool) ([]R, []metadata.Plan)
+	// fault is where a result keeps its error.
+	fault func(*R) *error
+}
+
+// callMessage and callAnswer are what nodes say to each other.
+type callMessage struct {
+	Name    string          `json:"name"`
+	Args    json.RawMessage `json:"args"`
+	Retried bool            `json:"retried,omitempty"`
+}
+
+type callAnswer struct {
+	// Code is Kafka's, of an error that concerns the whole request.
+	Code    int16           `json:"code,omitempty"`
+	Results json.RawMessage `json:"results,omitempty"`
+	// Revision is that of an image which shows what was done.
+	Revision int64 `json:"revision,omitempty"`
+}
+
+// callResult is one result without its error, and that.
+type callResult[R any] struct {
+	Result R      `json:"result"`
+	Code   int16  `json:"code,omitempty"`
+	Text   string `json:"text,omitempty"`
+}
+
+// remotePause is how long to wait for news of another controller before the
+// same one is asked again.
+const remotePause = 50 * time.Millisecond
+
+// do has an operation decided, here or by the node that is controller.
+//
+// An attempt of which the outcome is unknown is told to the next: a node may
+// have carried it out and died.
+func do[R any](ctx context.Context, c *Controller, op operation[R]) ([]R, error) {
+	retried := false
+	for {
+		results, err := decideHere(ctx, c, op, retried)
+		if c.opts.Call == nil || !errors.Is(err, kerr.NotController) {
+			return results, err
+		}
+		img := c.newest.Load()
+		results, revision, err := ask(ctx, c, op, img.ControllerID(), retried)
+		switch {
+		case err == nil:
+			// What was answered is true here too, once the image shows it.
+			if err := c.await(ctx, func(img *metadata.Image) bool { return img.Revision >= revision }); err != nil {
+				return nil, kerr.RequestTimedOut
+			}
+			return results, nil
+		case errors.Is(err, errUnanswered):
+			c.log.Debug().Err(err).Int32("controller", img.ControllerID()).Str("request", op.name).Msg("asking again")
+			retried = true
+		case !errors.Is(err, kerr.NotController):
+			return nil, err
+		}
+		if err := c.awaitOther(ctx, img); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// awaitOther waits for another controller than that of img, for a moment.
+func (c *Controller) awaitOther(ctx context.Context, img *metadata.Image) error {
+	short, cancel := context.WithTimeout(ctx, remotePause)
+	defer cancel()
+	err := c.await(short, func(now *metadata.Image) bool {
+		return now.ControllerID() >= 0 && now.ControllerFence() != img.ControllerFence()
+	})
+	switch {
+	case err == nil:
+		return nil
+	case c.ctx.Err() != nil:
+		return kerr.BrokerNotAvailable
+	case ctx.Err() != nil:
+		return kerr.RequestTimedOut
+	}
+	return nil
+}
+
+// errUnanswered says that nobody knows whether the controller heard a request.
+var errUnanswered = errors.New("controller: no answer")
+
+// ask sends an operation to the controller.
+func ask[R any](ctx context.Context, c *Controller, op operation[R], id int32, retried bool) ([]R, int64, error) {
+	args, err := json.Marshal(op.args)
+	if err != nil {
+		return nil, 0, fmt.Errorf("controller: encode %s: %w", op.name, err)
+	}
+	message, err := json.Marshal(callMessage{Name: op.name, Args: args, Retried: retried})
+	if err != nil {
+		return nil, 0, fmt.Errorf("controller: encode %s: %w", op.name, err)
+	}
+	reply, err := c.opts.Call(ctx, id, message)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", errUnanswered, err)
+	}
+	var answer callAnswer
+	if err := json.Unmarshal(reply, &answer); err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", errUnanswered, err)
+	}
+	if answer.Code != 0 {
+		return nil, 0, kerr.ErrorForCode(answer.Code)
+	}
+	var coded []callResult[R]
+	if err := json.Unmarshal(answer.Results, &coded); err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", errUnanswered, err)
+	}
+	results := make([]R, len(coded))
+	for i := range coded {
+		results[i] = coded[i].Result
+		if coded[i].Code != 0 {
+			*op.fault(&results[i]) = remoteError(coded[i].Code, coded[i].Text)
+		}
+	}
+	return results, answer.Revision, nil
+}
+
+func remoteError(code int16, text string) error {
+	err := kerr.ErrorForCode(code)
+	if err == nil || text == "" || text == err.Error() {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, text)
+}
+
+// Answer decides on what another node asked for through its Call. The caller
+// has made sure that it is a node of this cluster. An answer is given in any
+// case; it says what went wrong.
+func (c *Controller) Answer(ctx context.Context, message []byte) []byte {
+	var m callMessage
+	answer := callAnswer{Code: kerr.InvalidRequest.Code}
+	if err := json.Unmarshal(message, &m); err == nil {
+		answer = c.answer(ctx, m)
+	}
+	b, err := json.Marshal(answer)
+	if err != nil {
+		// Results are made of what JSON can say.
+		c.log.Error().Err(err).Str("request", m.Name).Msg("encode answer")
+		return []byte(fmt.Sprintf(`{"code":%d}`, kerr.UnknownServerError.Code))
+	}
+	return b
+}
+
+func (c *Controller) answer(ctx context.Context, m callMessage) callAnswer {
+	switch m.Name {
+	case opCreateTopics:
+		return answerOp(ctx, c, m, c.createTopics)
+	case opDeleteTopics:
+		return answerOp(ctx, c, m, c.deleteTopics)
+	case opCreatePartitions:
+		return answerOp(ctx, c, m, c.createPartitions)
+	case opAlterConfigs:
+		return answerOp(ctx, c, m, c.alterConfigs)
+	case opElectLeaders:
+		return answerOp(ctx, c, m, c.electLeaders)
+	case opReassign:
+		return answerOp(ctx, c, m, c.reassign)
+	case opAlterQuotas:
+		return answerOp(ctx, c, m, c.alterQuotas)
+	case opAlterScram:
+		return answerOp(ctx, c, m, c.alterScram)
+	case opAlterPartition:
+		return answerOp(ctx, c, m, c.alterPartition)
+	}
+	return callAnswer{Code: kerr.UnsupportedVersion.Code}
+}
+
+func answerOp[A, R any](ctx context.Context, c *Controller, m callMessage, make_ func(A) operation[R]) callAnswer {
+	var args A
+	if err := json.Unmarshal(m.Args, &args); err != nil {
+		return callAnswer{Code: kerr.InvalidRequest.Code}
+	}
+	op := make_(args)
+	results, err := decideHere(ctx, c, op, m.Retried)
+	if err != nil {
+		return callAnswer{Code: codeOf(err)}
+	}
+	coded := make([]callResult[R], len(results))
+	for i := range results {
+		r := results[i]
+		if fault := op.fault(&r); *fault != nil {
+			coded[i].Code, coded[i].Text = codeOf(*fault), (*fault).Error()
+			*fault = nil
+		}
+		coded[i].Result = r
+	}
+	encoded, err := json.Marshal(coded)
+	if err != nil {
+		return callAnswer{Code: kerr.UnknownServerError.Code}
+	}
+	return callAnswer{Results: encoded, Revision: c.Image().Revision}
+}
+
+func codeOf(err error) int16 {
+	var k *kerr.Error
+	if errors.As(err, &k) {
+		return k.Code
+	}
+	return kerr.UnknownServerError.Code
+}
+
+// decideHere has an operation decided on this node; NOT_CONTROLLER if it is not
+// the controller.
+func decideHere[R any](ctx context.Context, c *Controller, op operation[R], retried bool) ([]R, error) {
+	var results []R
+	err := c.submit(&request{ctx: ctx, elects: op.elects, retried: retried, decide: func(img *metadata.Image, retried bool) (plans []metadata.Plan, ok bool) {
+		results, plans = op.decide(img, retried)
+		ok = true
+		for i := range results {
+			ok = ok && *op.fault(&results[i]) == nil
+		}
+		return plans, ok
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}

@@ -1,0 +1,64 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gregor-broker/gregor/config"
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/peer"
+)
+
+// newControllerPeer makes the way to the node that is controller.
+func newControllerPeer(v *config.Values, id int32, image func() *metadata.Image) *peer.Peers {
+	listener := v.InterBrokerListener()
+	return peer.New(peer.Options{
+		ClientID: fmt.Sprintf("node-%d", id),
+		Address:  func(id int32) (string, bool) { return controllerAddress(image(), id, listener) },
+	})
+}
+
+// controllerAddress is where the node that is controller is asked.
+func controllerAddress(img *metadata.Image, id int32, listener string) (string, bool) {
+	switch {
+	case img.ControllerID() != id:
+		return "", false
+	case img.ControllerAddress() != "":
+		return img.ControllerAddress(), true
+	}
+	return brokerAddress(img, id, listener)
+}
+
+// call asks the node that is controller; see controller.Call.
+func (n *Node) call(ctx context.Context, id int32, message []byte) ([]byte, error) {
+	req := kmsg.NewPtrEnvelopeRequest()
+	req.RequestData = message
+	req.ClientHostAddress = []byte{}
+	resp, err := n.toController.Request(ctx, id, req)
+	if err != nil {
+		return nil, err
+	}
+	answer := resp.(*kmsg.EnvelopeResponse)
+	if answer.ErrorCode != 0 {
+		return nil, kerr.ErrorForCode(answer.ErrorCode)
+	}
+	return answer.ResponseData, nil
+}
+
+// guard watches over the processes of other nodes; see sentinel.
+func (n *Node) guard(v *config.Values) {
+	listener := v.InterBrokerListener()
+	s := &sentinel{
+		controller: n.controller, id: n.id, candidate: n.quorum.controller, log: n.log,
+		address: func(img *metadata.Image, id int32) (string, bool) {
+			if address, ok := brokerAddress(img, id, listener); ok {
+				return address, true
+			}
+			return controllerAddress(img, id, listener)
+		},
+	}
+	n.background.Go(func() { s.run(n.ctx, func(f func()) { n.background.Go(f) }) })
+}

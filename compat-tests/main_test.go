@@ -194,6 +194,8 @@ func newClient(name, addr string) (harness.Client, error) {
 		return harness.NewFranz(addr)
 	case name == "librdkafka":
 		return harness.Python(addr)
+	case name == "kafkajs" || name == "confluent-node":
+		return harness.NodeTransactor(strings.TrimSuffix(name, "-node"), addr)
 	default:
 		return harness.Java(strings.TrimPrefix(name, "java-"), addr)
 	}

@@ -32,6 +32,14 @@ import (
 //	deleterecords TOPIC PARTITION OFFSET   the low watermark
 //	cluster                                "controller node,node,..."
 //
+//	open NAME ID TIMEOUT                   a producer of transactions, under a name of its own
+//	begin NAME
+//	send NAME TOPIC PARTITION VALUE        the offset, once it is acknowledged; VALUE is base64
+//	sendoffsets NAME GROUP TOPIC PARTITION OFFSET
+//	commit NAME
+//	abort NAME
+//	close NAME
+//
 // CONF is k=v pairs joined by commas, in the names of the Java client, or "-".
 type Client interface {
 	Name() string

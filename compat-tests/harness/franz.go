@@ -22,6 +22,8 @@ type Franz struct {
 	addr string
 	cl   *kgo.Client
 	adm  *kadm.Client
+
+	producers map[string]franzProducer // of transactions
 }
 
 // NewFranz connects franz-go to a broker.
@@ -30,13 +32,16 @@ func NewFranz(addr string) (*Franz, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Franz{addr: addr, cl: cl, adm: kadm.NewClient(cl)}, nil
+	return &Franz{addr: addr, cl: cl, adm: kadm.NewClient(cl), producers: map[string]franzProducer{}}, nil
 }
 
 func (*Franz) Name() string     { return "franz-go" }
 func (*Franz) Codecs() []string { return []string{"none", "gzip", "snappy", "lz4", "zstd"} }
 
 func (f *Franz) Close() error {
+	for _, p := range f.producers {
+		p.cl.Close()
+	}
 	f.cl.Close()
 	return nil
 }
@@ -123,6 +128,8 @@ func (f *Franz) do(ctx context.Context, command string, a []string) ([][]string,
 			return nil, err
 		}
 		return [][]string{{strconv.Itoa(int(m.Controller)), joinInts(m.Brokers.NodeIDs())}}, nil
+	case "open", "begin", "send", "sendoffsets", "commit", "abort", "close":
+		return f.transact(ctx, command, a)
 	}
 	return nil, fmt.Errorf("no command %s", command)
 }

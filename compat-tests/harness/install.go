@@ -12,6 +12,9 @@ import (
 const (
 	KafkaVersion    = "4.3.1"
 	ConfluentPython = "confluent-kafka, as python/requirements.txt pins it"
+	// Clients for Node, as npm names them.
+	KafkaJS       = "kafkajs 2.2.4"
+	ConfluentNode = "@confluentinc/kafka-javascript 1.10.1"
 )
 
 // JavaLines are the lines of the Java client that are tried: the newest, the
@@ -103,7 +106,7 @@ func Java(version, bootstrap string) (Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	sources := []string{source("java", "src", "Compat.java")}
+	sources := []string{source("java", "src", "Compat.java"), source("java", "src", "Txn.java")}
 	codecs := []string{"none", "gzip", "snappy", "lz4"}
 	if AtLeast(version, 1, 1) {
 		sources = append(sources, source("java", "src", "Since11.java"))

@@ -20,6 +20,9 @@ type Event struct {
 		Partition            int32
 		MinOffset, MaxOffset int64 // of records_consumed
 	}
+	// Of a Kafka Streams application: its state or a store's name, and records.
+	State string
+	Count int64
 }
 
 // Member is a consumer in a process of its own, so that it can be killed and

@@ -198,7 +198,40 @@ def cluster():
     print(d.controller.id, ",".join(str(n.id) for n in sorted(d.nodes, key=lambda n: n.id)), sep="\t", file=out)
 
 
+producers = {}
+
+
+def open_(name, id, timeout):
+    p = Producer({"bootstrap.servers": bootstrap, "transactional.id": id, "transaction.timeout.ms": int(timeout), "linger.ms": 0})
+    p.init_transactions(LIMIT)
+    producers[name] = p
+
+
+def send(name, topic, partition, value):
+    p, acks = producers[name], []
+    p.produce(topic, unpack(value), partition=int(partition), on_delivery=lambda err, msg: acks.append(err or msg.offset()))
+    p.flush(LIMIT)
+    if isinstance(acks[0], KafkaError):
+        raise KafkaException(acks[0])
+    print(acks[0], file=out)
+
+
+def sendoffsets(name, group, topic, partition, offset):
+    c = consumer({"group.id": group})
+    try:
+        producers[name].send_offsets_to_transaction([TopicPartition(topic, int(partition), int(offset))], c.consumer_group_metadata(), LIMIT)
+    finally:
+        c.close()
+
+
 commands = {
+    "open": open_,
+    "begin": lambda name: producers[name].begin_transaction(),
+    "send": send,
+    "sendoffsets": sendoffsets,
+    "commit": lambda name: producers[name].commit_transaction(LIMIT),
+    "abort": lambda name: producers[name].abort_transaction(LIMIT),
+    "close": lambda name: producers.pop(name),
     "produce": produce,
     "consume": consume,
     "offsets": offsets,

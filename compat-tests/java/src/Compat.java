@@ -80,6 +80,8 @@ public class Compat {
     void refuse(Throwable t) {
         while ((t instanceof ExecutionException || t instanceof java.lang.reflect.InvocationTargetException) && t.getCause() != null) t = t.getCause();
         int code = Errors.forException(t).code();
+        // A producer that is in an error state says why in the cause.
+        for (Throwable cause = t.getCause(); code == -1 && cause != null; cause = cause.getCause()) code = Errors.forException(cause).code();
         if (code == -1) t.printStackTrace();
         out.println("!\t" + code + "\t" + t.getClass().getSimpleName() + ": " + String.valueOf(t.getMessage()).replaceAll("\\s+", " ").replaceAll("[^ -~]", "?"));
     }
@@ -97,6 +99,7 @@ public class Compat {
             case "config": config(a[1], a); return;
             case "partitions": case "deleterecords": later("Since11", a); return;
             case "cluster": cluster(); return;
+            case "open": case "begin": case "send": case "sendoffsets": case "commit": case "abort": case "close": later("Txn", a); return;
             default: later("Modern", a);
         }
     }

@@ -158,14 +158,13 @@ func (c *chaos) play() (*check.Report, error) {
 	err = c.load(brokers, net)
 	c.network = net.Done()
 	options := check.Options{
-		Final: err == nil, Banks: []string{work.BankTopic}, StuckAfter: txnTimeout + 30*time.Second + c.period, RecoverWithin: 30 * time.Second,
-	}
-	for _, p := range work.Pipes() {
-		if err == nil {
-			options.Pipes = append(options.Pipes, check.Pipe{In: p[0], Out: p[1]})
-		}
+		Final: err == nil, StuckAfter: txnTimeout + 30*time.Second + c.period, RecoverWithin: 30 * time.Second,
 	}
 	if err == nil {
+		options.Banks = []string{work.BankTopic}
+		for _, p := range work.Pipes() {
+			options.Pipes = append(options.Pipes, check.Pipe{In: p[0], Out: p[1]})
+		}
 		options.Replicas, err = c.disks(brokers)
 	}
 	report := check.Run(c.rec.History(), options)
@@ -256,9 +255,7 @@ func (c *chaos) load(brokers []*harness.Broker, net *proxy.Set) error {
 	logf("drain")
 	failed = errors.Join(failed, w.Drain(limited))
 	logf("final polls")
-	last, end := context.WithTimeout(ctx, time.Minute)
-	defer end()
-	return errors.Join(failed, w.Final(last))
+	return errors.Join(failed, w.Final(ctx, time.Minute))
 }
 
 // enough is an error where too little succeeded.

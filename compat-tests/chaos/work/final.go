@@ -93,20 +93,29 @@ func (r *Run) behind(ctx context.Context, adm *kadm.Client, group, topic string)
 }
 
 // Final waits until no transaction is open, and reads every key from its
-// beginning to its end. An error says what it does not get to; what was read
-// is in the history in any case.
-func (r *Run) Final(ctx context.Context) error {
+// beginning to its end, within the given time for each. An error says what it
+// does not get to; what was read is in the history in any case.
+func (r *Run) Final(ctx context.Context, within time.Duration) error {
 	l := r.helper()
 	ends := map[history.Key]int64{}
-	err := l.every(ctx, 300*time.Millisecond, func() (bool, error) { return l.settled(ends) })
+	limited, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	err := l.every(limited, 300*time.Millisecond, func() (bool, error) { return l.settled(ends) })
 	if err != nil {
-		return fmt.Errorf("not all partitions have a leader and no open transaction: %w", err)
+		err = fmt.Errorf("not all partitions are whole and have no open transaction: %w", err)
 	}
+	ctx, end := context.WithTimeout(ctx, within)
+	defer end()
+	return errors.Join(err, l.readAll(ctx, ends))
+}
+
+// readAll reads every key to its end.
+func (l *life) readAll(ctx context.Context, ends map[history.Key]int64) error {
 	assign := l.op(history.Assign)
 	assign.Keys = Keys()
-	r.rec.Event(assign)
+	l.rec.Event(assign)
 	// With control records, so that the end of a log is seen to be reached.
-	cl, err := r.client("final", kgo.ConsumePartitions(startOf(Keys())), kgo.KeepControlRecords())
+	cl, err := l.client("final", kgo.ConsumePartitions(startOf(Keys())), kgo.KeepControlRecords())
 	if err != nil {
 		return err
 	}
@@ -119,12 +128,12 @@ func (r *Run) Final(ctx context.Context) error {
 		}
 		op := l.op(history.Poll)
 		op.Final = true
-		o := r.rec.Begin(op)
+		o := l.rec.Begin(op)
 		pctx, cancel := context.WithTimeout(ctx, pollFor)
 		fetches := cl.PollRecords(pctx, 2000)
 		cancel()
 		o.Mops = []history.Mop{{Poll: reads(fetches)}}
-		r.rec.End(o, history.OK, nil)
+		l.rec.End(o, history.OK, nil)
 		for it := fetches.RecordIter(); !it.Done(); {
 			rec := it.Next()
 			k := history.Key{Topic: rec.Topic, Partition: rec.Partition}

@@ -20,7 +20,7 @@ COPY --from=build /gregor /gregor
 USER 1000:1000
 ENV KAFKA_LOG_DIRS=/var/lib/kafka/data \
     KAFKA_HTTP_ADDRESS=0.0.0.0:9644
-EXPOSE 9092 9644
+EXPOSE 9092 9093 9644
 VOLUME /var/lib/kafka/data
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=2s --timeout=2s --retries=30 CMD ["/gregor", "health"]

@@ -594,3 +594,31 @@ func TestAlterPartition(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// TestRebalance: a broker that comes back leads again what it is preferred for.
+func TestRebalance(t *testing.T) {
+	store := memstore.New()
+	a := start(t, Options{Store: store, NodeID: 1, RebalanceInterval: 20 * time.Millisecond})
+	b := start(t, Options{Store: store, NodeID: 2})
+	r := a.CreateTopics(testContext(t), []metadata.NewTopic{{Name: "t", Partitions: -1, ReplicationFactor: -1, Assignment: []metadata.PartitionAssignment{{Replicas: []int32{2, 1}}}}}, false)
+	if r[0].Err != nil {
+		t.Fatal(r)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	leader := func(id int32) func(*metadata.Image) bool {
+		return func(img *metadata.Image) bool { return img.Topic("t").Partitions[0].Leader == id }
+	}
+	eventually(t, a, "failover", leader(1))
+	start(t, Options{Store: store, NodeID: 2, PreviousBrokerEpoch: b.BrokerEpoch()})
+	p := a.Image().Topic("t").Partitions[0]
+	back := a.AlterPartition(testContext(t), []metadata.ISRChange{{
+		Topic: a.Image().Topic("t").ID, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
+		NewISR: []metadata.ISRMember{{BrokerID: 1, BrokerEpoch: -1}, {BrokerID: 2, BrokerEpoch: -1}},
+	}})
+	if back[0].Err != nil {
+		t.Fatal(back)
+	}
+	eventually(t, a, "the preferred leader", leader(2))
+}

@@ -59,6 +59,9 @@ type Options struct {
 	UncleanLeaderElection bool
 	// Call reaches the node that is controller; nil where there is no way.
 	Call Call
+	// RebalanceInterval is how often the controller gives partitions back to
+	// their preferred leaders (auto.leader.rebalance.enable); 0 is never.
+	RebalanceInterval time.Duration
 	// Rules checks config keys and values; see metadata.ConfigRules.
 	Rules metadata.ConfigRules
 	// Features are the finalized feature levels of a cluster formed now.
@@ -119,8 +122,10 @@ type Controller struct {
 	// What follows belongs to the decision loop: this node's session, for
 	// which brokers the partitions were swept last, and the revision of the
 	// last write.
-	session   session
-	swept     sweepState
+	session session
+	swept   sweepState
+	// rebalance says that it is time to look for preferred leaders.
+	rebalance bool
 	lastWrite int64
 	// txnTimeout is what the next transaction gets; see minTxnTimeout.
 	txnTimeout time.Duration

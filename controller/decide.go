@@ -110,6 +110,12 @@ func (c *Controller) failQueue() {
 // another controller left unfinished, is simply done again.
 func (c *Controller) decisionLoop() {
 	defer c.wg.Done()
+	var rebalance <-chan time.Time
+	if c.opts.RebalanceInterval > 0 {
+		ticker := time.NewTicker(c.opts.RebalanceInterval)
+		defer ticker.Stop()
+		rebalance = ticker.C
+	}
 	for {
 		var lost <-chan struct{}
 		if c.session.lost != nil {
@@ -118,6 +124,8 @@ func (c *Controller) decisionLoop() {
 		select {
 		case <-c.wake:
 		case <-lost:
+		case <-rebalance:
+			c.rebalance = true
 		case <-c.ctx.Done():
 			return
 		}
@@ -158,10 +166,21 @@ func (c *Controller) turn() error {
 	}
 	if !active {
 		c.refuseQueue(img)
+		c.rebalance = false
 		return nil
 	}
 	if img, err = c.tendBrokers(img); err != nil {
 		return err
+	}
+	if c.rebalance {
+		_, plans := metadata.ElectLeaders(img, &c.env, metadata.PreferredElection, nil)
+		if len(plans) > 0 {
+			c.log.Info().Int("partitions", len(plans)).Msg("giving partitions back to their preferred leaders")
+		}
+		if img, err = c.carryOut(img, plans); err != nil {
+			return err
+		}
+		c.rebalance = false
 	}
 	if orphans := metadata.Orphans(img); len(orphans) > 0 {
 		if img, err = c.commitAll(img, orphans); err != nil {

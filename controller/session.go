@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/gregor-broker/gregor/metadata"
 )
@@ -94,12 +95,15 @@ func (c *Controller) presenceChanges(img *metadata.Image) []metadata.Change {
 	return changes
 }
 
+// buryTimeout bounds the first attempt to end a dead process's session.
+const buryTimeout = 100 * time.Millisecond
+
 // DeclareDead ends the session of another node's process that was seen to be
 // gone, so that what follows need not wait until it has run out: the controller
 // fences the broker as if it had. Whoever was declared dead wrongly gives a new
 // sign of life; nothing rests on the declaration being true.
 func (c *Controller) DeclareDead(ctx context.Context, id int32, incarnation metadata.ID) error {
-	for {
+	for timeout := buryTimeout; ; timeout = min(2*timeout, minTxnTimeout) {
 		img := c.newest.Load()
 		if now, alive := img.Alive(id); alive && now != incarnation {
 			return nil
@@ -113,7 +117,7 @@ func (c *Controller) DeclareDead(ctx context.Context, id int32, incarnation meta
 		}
 		// The dead process may have led the store's members: what they were
 		// asked in that moment is lost, and nobody says so.
-		short, cancel := context.WithTimeout(ctx, minTxnTimeout)
+		short, cancel := context.WithTimeout(ctx, timeout)
 		result, err := c.opts.Store.Txn(short, txnOf(nil, changes))
 		cancel()
 		switch {

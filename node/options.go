@@ -166,8 +166,13 @@ func controllerOptions(o Options, n *Node, endpoints []metadata.Endpoint) contro
 	if previous < 0 {
 		previous = 0 // no clean shutdown
 	}
+	var rebalance time.Duration
+	if v.Bool("auto.leader.rebalance.enable") {
+		rebalance = time.Duration(v.Int64("leader.imbalance.check.interval.seconds")) * time.Second
+	}
 	return controller.Options{
-		Store: n.store, NodeID: n.id, Rack: v.String("broker.rack"), Endpoints: endpoints,
+		RebalanceInterval: rebalance,
+		Store:             n.store, NodeID: n.id, Rack: v.String("broker.rack"), Endpoints: endpoints,
 		BrokerOnly: !n.quorum.controller, ControllerOnly: !n.quorum.broker,
 		ClusterID: n.clusterID, PreviousBrokerEpoch: previous,
 		// A store that another process can reach may know a former process of

@@ -51,7 +51,7 @@ bench:
 
 ## compat: real clients against gregor and against Apache Kafka
 compat: build
-	cd compat-tests && GREGOR_BIN=$(CURDIR)/bin/gregor $(GO) test -count=1 -timeout 40m -broker both -clients all $(COMPATFLAGS)
+	cd compat-tests && GREGOR_BIN=$(CURDIR)/bin/gregor $(GO) test -count=1 -timeout 90m -parallel 4 -broker both -clients all $(COMPATFLAGS)
 
 ## chaos: clients under faults for CHAOSTIME, what they saw judged; CHAOSFLAGS='-seed N' for the same again
 chaos: build

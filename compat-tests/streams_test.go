@@ -202,7 +202,7 @@ func (s *shop) start(name, state string) *harness.Member {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	m, err := harness.StartMember(name, s.heard, program, args...)
+	m, err := harness.StartMember(name, s.heard, harness.MemberCommand{Program: program, Args: args})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -467,7 +467,7 @@ func (s *slot) once(program string, args []string) error {
 		s.mu.Unlock()
 		return nil
 	}
-	m, err := harness.StartMember(s.name, func(*harness.Member, harness.Event) {}, program, args...)
+	m, err := harness.StartMember(s.name, func(*harness.Member, harness.Event) {}, harness.MemberCommand{Program: program, Args: args})
 	s.current = m
 	s.mu.Unlock()
 	if err != nil {

@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -15,14 +18,26 @@ import (
 type Event struct {
 	Name       string // partitions_assigned, partitions_revoked, records_consumed, offsets_committed, shutdown_complete
 	Timestamp  int64  // ms
-	Partitions []struct {
-		Topic                string
-		Partition            int32
-		MinOffset, MaxOffset int64 // of records_consumed
-	}
+	Partitions []EventPartition
 	// Of a Kafka Streams application: its state or a store's name, and records.
 	State string
 	Count int64
+}
+
+// EventPartition is a partition that an event is about.
+type EventPartition struct {
+	Topic                string
+	Partition            int32
+	MinOffset, MaxOffset int64 // of records_consumed
+}
+
+// MemberCommand is how to start a member of a consumer group.
+type MemberCommand struct {
+	Program string
+	Args    []string
+	// Parse reads a line that the program prints, to standard output or error,
+	// where it does not print events as JSON.
+	Parse func(line string) (Event, bool)
 }
 
 // Member is a consumer in a process of its own, so that it can be killed and
@@ -32,36 +47,51 @@ type Member struct {
 	cmd  *exec.Cmd
 	tail *tail
 	done chan struct{}
-
-	mu     sync.Mutex
-	events []Event
 }
 
-// StartMember starts a program that prints events. Each is given to heard, in
-// order.
-func StartMember(name string, heard func(*Member, Event), program string, args ...string) (*Member, error) {
-	m := &Member{Name: name, cmd: exec.Command(program, args...), tail: &tail{}, done: make(chan struct{})}
+// StartMember starts a member. What it says is given to heard, in order.
+func StartMember(name string, heard func(*Member, Event), c MemberCommand) (*Member, error) {
+	m := &Member{Name: name, cmd: exec.Command(c.Program, c.Args...), tail: &tail{}, done: make(chan struct{})}
+	var mu sync.Mutex // one event after another, whichever stream it came by
+	parse := c.Parse
+	if parse == nil {
+		parse = parseEvent
+	}
+	follow := func(r io.Reader) {
+		lines := bufio.NewScanner(r)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			if e, ok := parse(lines.Text()); ok {
+				mu.Lock()
+				heard(m, e)
+				mu.Unlock()
+			}
+		}
+	}
 	out, err := m.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	m.cmd.Stderr = m.tail
+	errOut, err := m.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
 	if err := m.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
+	var streams sync.WaitGroup
+	streams.Go(func() { follow(out) })
+	streams.Go(func() { follow(io.TeeReader(errOut, m.tail)) })
 	go func() {
 		defer close(m.done)
-		lines := bufio.NewScanner(out)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			var e Event
-			if json.Unmarshal(lines.Bytes(), &e) == nil && e.Name != "" {
-				heard(m, e)
-			}
-		}
+		streams.Wait()
 		_ = m.cmd.Wait() // how it ended is not what is tested
 	}()
 	return m, nil
+}
+
+func parseEvent(line string) (e Event, ok bool) {
+	return e, json.Unmarshal([]byte(line), &e) == nil && e.Name != ""
 }
 
 // Signal sends the process a signal.
@@ -73,50 +103,77 @@ func (m *Member) Done() <-chan struct{} { return m.done }
 // Stderr is the end of what it printed there.
 func (m *Member) Stderr() string { return m.tail.String() }
 
-// JavaMember is the command line of Kafka's VerifiableConsumer.
-func JavaMember(args ...string) (string, []string, error) {
+// JavaMember is Kafka's VerifiableConsumer.
+func JavaMember(args ...string) (MemberCommand, error) {
 	libs, err := KafkaJars()
 	if err != nil {
-		return "", nil, err
+		return MemberCommand{}, err
 	}
 	java, err := Need("java", "the Java client")
 	if err != nil {
-		return "", nil, err
+		return MemberCommand{}, err
 	}
 	argv := append([]string{}, JavaFlags...)
 	argv = append(argv, "-Dlog4j2.configurationFile="+filepath.Join(Root(), "java", "log4j2.properties"), "-cp", libs+"/*", "org.apache.kafka.tools.VerifiableConsumer")
-	return java, append(argv, args...), nil
+	return MemberCommand{Program: java, Args: append(argv, args...)}, nil
 }
 
-// PythonMember is the command line of a member that uses librdkafka.
-func PythonMember(args ...string) (string, []string, error) {
+// PythonMember is a member written in Python: one of the programs in python/.
+func PythonMember(program string, args ...string) (MemberCommand, error) {
 	bin, err := PythonBin()
-	return bin, append([]string{source("python", "member.py")}, args...), err
+	return MemberCommand{Program: bin, Args: append([]string{source("python", program)}, args...)}, err
 }
 
-// NodeMember is the command line of a member that uses KafkaJS.
-func NodeMember(args ...string) (string, []string, error) {
-	manifest, program := source("node", "package.json"), source("node", "member.js")
-	inputs, err := contents(manifest, program)
+// NodeMember is a member that uses a client for Node, kafkajs or confluent.
+func NodeMember(library string, args ...string) (MemberCommand, error) {
+	program, argv, err := nodeProgram(library+"_member.js", library)
+	return MemberCommand{Program: program, Args: append(argv, args...)}, err
+}
+
+// FranzMember is a member that uses franz-go, in a process like the others.
+func FranzMember(args ...string) (MemberCommand, error) {
+	inputs, err := contents(source("member", "main.go"), source("go.mod"))
 	if err != nil {
-		return "", nil, err
+		return MemberCommand{}, err
 	}
-	node, err := Need("node", "KafkaJS")
-	if err != nil {
-		return "", nil, err
-	}
-	dir, err := Installed("node", inputs, func(dir string) error {
-		npm, err := Need("npm", "KafkaJS")
-		if err != nil {
-			return err
-		}
-		if err := Run(dir, "cp", manifest, program, dir); err != nil {
-			return err
-		}
-		if err := Run(dir, npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", dir); err != nil {
-			return &MissingError{What: "KafkaJS", Reason: err.Error()}
-		}
-		return nil
+	dir, err := Installed("franz-member", inputs, func(dir string) error {
+		return Run(root(), "go", "build", "-o", filepath.Join(dir, "member"), "./member")
 	})
-	return node, append([]string{filepath.Join(dir, "member.js")}, args...), err
+	return MemberCommand{Program: filepath.Join(dir, "member"), Args: args}, err
+}
+
+// KcatMember is kcat -G. It commits by itself what it printed.
+func KcatMember(addr, topic, group string, conf ...string) (MemberCommand, error) {
+	kcat, err := Kcat()
+	args := []string{"-b", addr, "-G", group, "-E", "-u", "-f", "%t %p %o\n"}
+	for _, c := range conf {
+		args = append(args, "-X", c)
+	}
+	return MemberCommand{Program: kcat, Args: append(args, topic), Parse: parseKcat}, err
+}
+
+var (
+	kcatEager     = regexp.MustCompile(`rebalanced \(memberid [^)]*\): (assigned|revoked): ?(.*)$`)
+	kcatGradual   = regexp.MustCompile(`rebalanced: incremental (assign|revoke)\S* of \d+ partition\(s\) \([^)]*\): ?(.*)$`)
+	kcatPartition = regexp.MustCompile(`(\S+) \[(\d+)\]`)
+	kcatRecord    = regexp.MustCompile(`^(\S+) (\d+) (\d+)$`)
+)
+
+func parseKcat(line string) (Event, bool) {
+	if m := kcatRecord.FindStringSubmatch(line); m != nil {
+		o := atoi64(m[3])
+		return Event{Name: "records_consumed", Partitions: []EventPartition{{Topic: m[1], Partition: atoi(m[2]), MinOffset: o, MaxOffset: o}}}, true
+	}
+	m := kcatEager.FindStringSubmatch(line)
+	if m == nil {
+		m = kcatGradual.FindStringSubmatch(line)
+	}
+	if m == nil {
+		return Event{}, false
+	}
+	e := Event{Name: "partitions_" + strings.TrimSuffix(strings.TrimSuffix(m[1], "ed"), "e") + "ed"}
+	for _, p := range kcatPartition.FindAllStringSubmatch(m[2], -1) {
+		e.Partitions = append(e.Partitions, EventPartition{Topic: p[1], Partition: atoi(p[2])})
+	}
+	return e, true
 }

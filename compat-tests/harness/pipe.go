@@ -3,6 +3,7 @@ package harness
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -86,10 +87,25 @@ func nodeModules(library string) (string, error) {
 		if err := os.WriteFile(filepath.Join(dir, "package.json"), []byte(manifest), 0o644); err != nil {
 			return err
 		}
-		if err := Run(dir, "env", "CKJS_LINKING=dynamic", npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", dir); err != nil {
+		if err := Run(dir, "env", "CKJS_LINKING=dynamic", nodeHeaders(), npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", dir); err != nil {
 			return &MissingError{What: name, Reason: err.Error()}
 		}
 		return nil
 	})
 	return filepath.Join(dir, "node_modules"), err
+}
+
+// nodeHeaders is the setting that lets npm compile against the headers that came
+// with node, if they did, rather than download them.
+func nodeHeaders() string {
+	const setting = "npm_config_nodedir="
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return setting
+	}
+	prefix := filepath.Dir(filepath.Dir(node))
+	if _, err := os.Stat(filepath.Join(prefix, "include", "node", "node.h")); err != nil {
+		return setting
+	}
+	return setting + prefix
 }

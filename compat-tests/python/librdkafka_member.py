@@ -3,7 +3,7 @@
 It prints the events that Kafka's VerifiableConsumer prints: see
 harness/member.go.
 
-    member.py BROKER TOPIC GROUP KEY=VALUE...
+    librdkafka_member.py BROKER TOPIC GROUP KEY=VALUE...
 """
 
 import json

@@ -1,9 +1,9 @@
 // A member of a consumer group that uses KafkaJS. It prints the events that
 // Kafka's VerifiableConsumer prints: see harness/member.go.
 //
-//   node member.js BROKER TOPIC GROUP
+//   node kafkajs_member.js kafkajs BROKER TOPIC GROUP
 const { Kafka, logLevel } = require('kafkajs')
-const [broker, topic, group] = process.argv.slice(2)
+const [broker, topic, group] = process.argv.slice(3)
 const say = (name, partitions) => console.log(JSON.stringify({ name, timestamp: Date.now(), partitions }))
 let owned = []
 const revoke = () => {

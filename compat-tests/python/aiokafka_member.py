@@ -1,0 +1,72 @@
+"""A member of a consumer group that uses aiokafka.
+
+It prints the events that Kafka's VerifiableConsumer prints: see
+harness/member.go.
+
+    aiokafka_member.py BROKER TOPIC GROUP ASSIGNOR
+"""
+
+import asyncio
+import json
+import signal
+import sys
+import time
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import KafkaError
+
+ASSIGNORS = {"range": RangePartitionAssignor, "roundrobin": RoundRobinPartitionAssignor, "sticky": StickyPartitionAssignor}
+
+
+def say(name, partitions):
+    print(json.dumps({"name": name, "timestamp": int(time.time() * 1000), "partitions": partitions}), flush=True)
+
+
+def plain(partitions):
+    return [{"topic": p.topic, "partition": p.partition} for p in partitions]
+
+
+class Listener(ConsumerRebalanceListener):
+    def on_partitions_assigned(self, assigned):
+        say("partitions_assigned", plain(assigned))
+
+    def on_partitions_revoked(self, revoked):
+        say("partitions_revoked", plain(revoked))
+
+
+async def main():
+    broker, topic, group, assignor = sys.argv[1:]
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=broker, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
+        session_timeout_ms=6000, heartbeat_interval_ms=500, metadata_max_age_ms=1000,
+        partition_assignment_strategy=[ASSIGNORS[assignor]],
+    )
+    stop = []
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.append, True)
+    consumer.subscribe([topic], listener=Listener())
+    await consumer.start()
+    while not stop:
+        try:
+            polled = await consumer.getmany(timeout_ms=200)
+        except KafkaError as e:
+            print(repr(e), file=sys.stderr)
+            continue
+        if not polled:
+            continue
+        say("records_consumed", [
+            {"topic": p.topic, "partition": p.partition, "minOffset": rs[0].offset, "maxOffset": rs[-1].offset} for p, rs in polled.items()
+        ])
+        try:
+            await consumer.commit({p: rs[-1].offset + 1 for p, rs in polled.items()})
+        except KafkaError as e:
+            print(repr(e), file=sys.stderr)
+    # It does not tell its listener when it ends.
+    say("partitions_revoked", plain(consumer.assignment()))
+    await consumer.stop()
+    say("shutdown_complete", [])
+
+
+asyncio.run(main())

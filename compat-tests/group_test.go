@@ -227,14 +227,16 @@ type group struct {
 	kind        groupKind
 	adm         *kadm.Client
 
-	mu       sync.Mutex
-	owner    [churnPartitions]*harness.Member
+	mu    sync.Mutex
+	owner [churnPartitions]*harness.Member
+	since [churnPartitions]int64 // when it said so, by its clock, in ms
+	// claims are partitions that one member got before another was heard to give
+	// them up. What members say comes by pipes of their own, and not in order;
+	// what they say of the time decides.
+	claims   []claim
 	consumed [churnPartitions]map[int64]bool
-	// gone are members whose word does not count: they were killed, or stopped
-	// and have not heard yet what they lost.
-	gone  map[*harness.Member]bool
-	count map[*harness.Member]int // partitions owned
-	wrong []string
+	count    map[*harness.Member]int // partitions owned
+	wrong    []string
 }
 
 func churn(t *testing.T, b *harness.Broker, kind groupKind, kill *killOnce) {
@@ -243,7 +245,7 @@ func churn(t *testing.T, b *harness.Broker, kind groupKind, kill *killOnce) {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	g := &group{t: t, b: b, kind: kind, adm: kadm.NewClient(cl), gone: map[*harness.Member]bool{}, count: map[*harness.Member]int{}}
+	g := &group{t: t, b: b, kind: kind, adm: kadm.NewClient(cl), count: map[*harness.Member]int{}}
 	for i := range g.consumed {
 		g.consumed[i] = map[int64]bool{}
 	}
@@ -311,7 +313,7 @@ func (g *group) signal(m *harness.Member, s syscall.Signal) {
 func (g *group) lose(m *harness.Member) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.gone[m] = true
+	g.claims = slices.DeleteFunc(g.claims, func(c claim) bool { return c.from == m })
 	for p, o := range g.owner {
 		if o == m {
 			g.owner[p] = nil
@@ -320,29 +322,26 @@ func (g *group) lose(m *harness.Member) {
 	g.count[m] = 0
 }
 
+// claim says that from has to have given a partition up by the time that to got
+// it.
+type claim struct {
+	partition int32
+	from, to  *harness.Member
+	by        int64 // ms; 0 if to did not say
+	heard     time.Time
+}
+
 func (g *group) heard(m *harness.Member, e harness.Event) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch e.Name {
 	case "partitions_assigned":
-		delete(g.gone, m)
 		for _, p := range e.Partitions {
-			if o := g.owner[p.Partition]; o != nil && o != m && g.kind.tardy {
-				g.count[o]--
-			} else if o != nil && o != m {
-				g.wrong = append(g.wrong, fmt.Sprintf("%s got partition %d, which %s has", m.Name, p.Partition, o.Name))
-			}
-			if g.owner[p.Partition] != m {
-				g.owner[p.Partition] = m
-				g.count[m]++
-			}
+			g.assigned(m, p.Partition, e.Timestamp)
 		}
 	case "partitions_revoked":
 		for _, p := range e.Partitions {
-			if g.owner[p.Partition] == m {
-				g.owner[p.Partition] = nil
-				g.count[m]--
-			}
+			g.revoked(m, p.Partition, e.Timestamp)
 		}
 	case "records_consumed":
 		for _, p := range e.Partitions {
@@ -353,11 +352,57 @@ func (g *group) heard(m *harness.Member, e harness.Event) {
 	}
 }
 
+func (g *group) assigned(m *harness.Member, p int32, at int64) {
+	o := g.owner[p]
+	switch {
+	case o == m:
+		return
+	case o != nil && !g.kind.tardy && at < g.since[p]:
+		// It had it before the one that has it now.
+		g.claims = append(g.claims, claim{p, m, o, g.since[p], time.Now()})
+		return
+	case o != nil && !g.kind.tardy:
+		g.claims = append(g.claims, claim{p, o, m, at, time.Now()})
+	}
+	if o != nil {
+		g.count[o]--
+	}
+	g.owner[p], g.since[p] = m, at
+	g.count[m]++
+}
+
+func (g *group) revoked(m *harness.Member, p int32, at int64) {
+	g.claims = slices.DeleteFunc(g.claims, func(c claim) bool {
+		if c.from != m || c.partition != p {
+			return false
+		}
+		if at > c.by && c.by != 0 {
+			g.wrong = append(g.wrong, fmt.Sprintf("%s got partition %d %d ms before %s gave it up", c.to.Name, p, at-c.by, m.Name))
+		}
+		return true
+	})
+	if g.owner[p] == m {
+		g.owner[p] = nil
+		g.count[m]--
+	}
+}
+
+// unsettled are claims that nobody explained in time.
+func (g *group) unsettled() (wrong []string) {
+	for _, c := range g.claims {
+		if time.Since(c.heard) > 5*time.Second {
+			wrong = append(wrong, fmt.Sprintf("%s got partition %d, which %s has", c.to.Name, c.partition, c.from.Name))
+		}
+	}
+	return wrong
+}
+
 // await waits until the group is as it should be.
 func (g *group) await(what string, is func() bool) {
 	g.t.Helper()
-	for deadline := time.Now().Add(90 * time.Second); ; {
+	for deadline := time.Now().Add(4 * time.Minute); ; {
 		g.mu.Lock()
+		g.wrong = append(g.wrong, g.unsettled()...)
 		done, wrong := is(), len(g.wrong) > 0
 		state := fmt.Sprint(g.wrong)
 		for m, n := range g.count {
@@ -420,7 +465,7 @@ func (g *group) drain() {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		offsets, err := g.adm.FetchOffsets(g.t.Context(), g.name)
 		behind := 0
 		ends.Each(func(o kadm.ListedOffset) {

@@ -34,6 +34,27 @@ func TestTruncateDropsEpochsWithoutRecords(t *testing.T) {
 	}
 }
 
+// TestStoppedBeforeGranted: a process that ends cleanly before it got a broker
+// epoch leaves the proof that it found.
+func TestStoppedBeforeGranted(t *testing.T) {
+	fs := vfs.NewMem()
+	for life, want := range []int64{-1, 5, 5} {
+		m, err := Open(Options{FS: fs, Dirs: []string{"d"}, NodeID: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.PreviousBrokerEpoch(); got != want {
+			t.Errorf("previous epoch %d in life %d", got, life)
+		}
+		if life == 0 {
+			m.SetBrokerEpoch(5)
+		}
+		if err := m.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestShortenedLogIsNoCleanShutdown: whatever the marker says, a log that ends
 // below its high watermark has lost what was committed (rule 17).
 func TestShortenedLogIsNoCleanShutdown(t *testing.T) {

@@ -68,6 +68,10 @@ func Open(opts Options) (*Manager, error) {
 		m.unlock()
 		return nil, errors.Join(errs...)
 	}
+	if opts.BrokerEpoch == 0 {
+		// A stop before this process is granted an epoch proves what the stop before it proved.
+		m.brokerEpoch.Store(max(m.PreviousBrokerEpoch(), 0))
+	}
 	return m, nil
 }
 

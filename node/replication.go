@@ -42,7 +42,7 @@ func brokerAddress(img *metadata.Image, id int32, listener string) (string, bool
 // controller.
 func (n *Node) replicationOptions(o Options) replication.Options {
 	return replication.Options{
-		Logs: n.logs, NodeID: n.id, Config: o.Config, Now: o.Now, Log: n.log,
+		Logs: n.logs, NodeID: n.id, Config: o.Config, Now: o.Now, Log: n.log, Incarnation: n.incarnation,
 		Connect:     func(leader int32, clientID string) replication.Leader { return n.peers.Leader(leader, clientID) },
 		BrokerEpoch: func() int64 { return n.controller.BrokerEpoch() },
 		AlterPartition: func(ctx context.Context, changes []metadata.ISRChange) []metadata.ISRResult {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/gregor-broker/gregor/protocol"
 	"github.com/gregor-broker/gregor/storage"
 )
 
@@ -53,6 +54,12 @@ func (p *Partition) position(epoch int32) (FetchPosition, error) {
 // The order is a rule: a diverging log is cut by truncate before anything of
 // the answer counts, and the watermark never passes what is in the log.
 func (p *Partition) take(epoch int32, asked int64, f *Fetched) error {
+	if first, _, err := protocol.NextBatch(f.Records); err == nil && first.BaseOffset() < asked {
+		if err := p.realign(epoch, asked, first); err != nil {
+			return err
+		}
+		asked = first.BaseOffset()
+	}
 	p.role.RLock()
 	defer p.role.RUnlock()
 	log, err := p.follows(epoch)
@@ -81,6 +88,22 @@ func (p *Partition) take(epoch int32, asked int64, f *Fetched) error {
 		return err
 	}
 	return nil
+}
+
+// realign makes an empty log begin with the batch that holds its start: the
+// leader's log start may lie within a batch (DeleteRecords), and a follower that
+// begins there gets all of the batch.
+func (p *Partition) realign(epoch int32, asked int64, first protocol.Batch) error {
+	p.role.Lock()
+	defer p.role.Unlock()
+	log, err := p.follows(epoch)
+	if err != nil || log.LogEndOffset() != asked {
+		return err
+	}
+	if log.LogStartOffset() != asked || first.LastOffset() < asked {
+		return fmt.Errorf("%w: asked for %d, the leader sent a batch at %d", kerr.OffsetOutOfRange, asked, first.BaseOffset())
+	}
+	return p.cut(log, func() error { return log.TruncateFullyAndStartAt(first.BaseOffset()) })
 }
 
 // truncate cuts the log after the leader answered that it diverges: leader is

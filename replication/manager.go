@@ -25,6 +25,11 @@ type Options struct {
 	Config *config.Values
 	Now    func() time.Time
 	Log    zerolog.Logger
+	// Incarnation tells this process from its predecessors. Until metadata
+	// shows that it was granted a registration, this broker leads nothing: what
+	// metadata says it leads, its predecessor did. Zero stands for no
+	// predecessors.
+	Incarnation metadata.ID
 	// Connect makes the connection of one fetcher to a leader. Without it
 	// nothing is copied from other brokers.
 	Connect func(leader int32, clientID string) Leader
@@ -48,6 +53,9 @@ type Manager struct {
 	byID   map[storage.TopicID]*hosted
 
 	onLeadership []func(LeadershipChange)
+
+	// granted tells that the registration was seen; only Apply's goroutine.
+	granted bool
 
 	fetchers *fetchers
 	inSync   *inSync // nil without AlterPartition
@@ -256,6 +264,7 @@ func (m *Manager) all() []*Partition {
 func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 	first := m.image.Load() == nil
 	m.image.Store(img)
+	m.granted = m.granted || m.opts.Incarnation == metadata.ID{} || img.Standing(m.opts.NodeID, m.opts.Incarnation) >= metadata.Fenced
 	if first {
 		m.setStraysAside(img)
 	}
@@ -360,8 +369,14 @@ func (m *Manager) anyDirOffline() bool {
 // assign gives a partition its place, makes it visible, and tells the listeners
 // if its leadership changed.
 func (m *Manager) assign(p *Partition, part *metadata.Partition, host *hosted) {
+	leader := part.Leader
+	if leader == m.opts.NodeID && !m.granted {
+		// Before it is granted a registration, the controller has another
+		// leader elected, or us in another epoch.
+		leader = metadata.NoLeader
+	}
 	changed, err := p.assign(assignment{
-		leader: part.Leader, leaderEpoch: part.LeaderEpoch, partitionEpoch: part.PartitionEpoch,
+		leader: leader, leaderEpoch: part.LeaderEpoch, partitionEpoch: part.PartitionEpoch,
 		replicas: part.Replicas, isr: part.ISR, recovering: part.Recovering,
 	})
 	if err != nil {
@@ -370,18 +385,18 @@ func (m *Manager) assign(p *Partition, part *metadata.Partition, host *hosted) {
 	m.mu.Lock()
 	host.partitions[p.index] = p
 	m.mu.Unlock()
-	leads := part.Leader == m.opts.NodeID
+	leads := leader == m.opts.NodeID
 	switch {
-	case leads || part.Leader < 0 || p.offline():
+	case leads || leader < 0 || p.offline():
 		m.fetchers.unfollow(p)
 	default:
-		m.fetchers.follow(p, part.Leader, part.LeaderEpoch)
+		m.fetchers.follow(p, leader, part.LeaderEpoch)
 	}
 	if leads && part.Recovering && m.inSync != nil {
 		m.inSync.mayGrow(p) // to say that it recovered
 	}
 	if changed {
-		m.tell(LeadershipChange{Partition: p, Epoch: part.LeaderEpoch, Leader: part.Leader == m.opts.NodeID})
+		m.tell(LeadershipChange{Partition: p, Epoch: part.LeaderEpoch, Leader: leads})
 	}
 }
 

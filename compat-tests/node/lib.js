@@ -15,6 +15,7 @@ function kafkajs(broker) {
       return p
     },
     consumer: groupId => kafka.consumer({ groupId, sessionTimeout: 6000, rebalanceTimeout: 10000, heartbeatInterval: 500, maxWaitTimeInMs: 100, metadataMaxAge: 5000, readUncommitted: false }),
+    onCrash: (consumer, fail) => consumer.on(consumer.events.CRASH, ({ payload }) => payload.restart || fail(payload.error)),
     run: (consumer, move) => consumer.run({ autoCommit: false, eachBatch: ({ batch }) => move(batch) }),
     subscribe: (consumer, topic) => consumer.subscribe({ topic, fromBeginning: true }),
     sendOffsets: (txn, consumerGroupId, topics) => txn.sendOffsets({ consumerGroupId, topics }),
@@ -35,6 +36,7 @@ function confluent(broker) {
       kafkaJS: { groupId, autoCommit: false, fromBeginning: true, readUncommitted: false },
       'session.timeout.ms': 6000, 'heartbeat.interval.ms': 500, 'reconnect.backoff.max.ms': 500,
     }),
+    onCrash: () => {}, // it goes on by itself
     run: (consumer, move) => consumer.run({ eachBatch: ({ batch }) => move(batch) }),
     subscribe: (consumer, topic) => consumer.subscribe({ topic }),
     sendOffsets: async (txn, groupId, topics) => {

@@ -16,7 +16,7 @@ async function main() {
   const client = connect(library, broker)
   const producer = await client.producer(id, 5000)
   const consumer = client.consumer(group)
-  if (consumer.events) consumer.on(consumer.events.CRASH, ({ payload }) => payload.restart || fail(payload.error))
+  client.onCrash(consumer, fail)
   await consumer.connect()
   await client.subscribe(consumer, input)
   let n = 0

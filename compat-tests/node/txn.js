@@ -10,7 +10,7 @@ const commands = {
   open: async (name, id, timeout) => { producers[name] = { w: await connect(library, broker).producer(id, +timeout) } },
   begin: async p => { p.txn = await p.w.transaction() },
   send: async (p, topic, partition, value) => {
-    const [r] = await p.txn.send({ topic, acks: -1, messages: [{ partition: +partition, value: Buffer.from(value, 'base64') }] })
+    const [r] = await p.txn.send({ topic, messages: [{ partition: +partition, value: Buffer.from(value, 'base64') }] })
     return r.baseOffset
   },
   sendoffsets: async (p, group, topic, partition, offset) => {

@@ -53,7 +53,7 @@ func checkProduced(records []byte, tp *TopicPartition, cfg *LogConfig, opts *App
 			return nil, errCRC(b)
 		}
 		if int64(len(b)) > int64(cfg.MaxMessageBytes) {
-			return nil, errTooLarge(b, cfg)
+			return nil, errTooLarge(len(b), cfg)
 		}
 		total += len(b)
 		rest = next
@@ -85,7 +85,7 @@ func checkClient(records []byte, tp *TopicPartition, cfg *LogConfig, opts *Appen
 		return nil, clientErrorf(kerr.InvalidRecord, "base offset is %d instead of 0", off)
 	}
 	if int64(len(b)) > int64(cfg.MaxMessageBytes) {
-		return nil, errTooLarge(b, cfg)
+		return nil, errTooLarge(len(b), cfg)
 	}
 	if !b.ValidCRC() {
 		return nil, errCRC(b)
@@ -145,8 +145,8 @@ func checkReplicated(records []byte, leaderEpoch int32) ([]byte, error) {
 	return records[:whole], nil
 }
 
-func errTooLarge(b protocol.Batch, cfg *LogConfig) error {
-	return clientErrorf(kerr.MessageTooLarge, "batch of %d bytes, max.message.bytes is %d", len(b), cfg.MaxMessageBytes)
+func errTooLarge(size int, cfg *LogConfig) error {
+	return clientErrorf(kerr.MessageTooLarge, "batch of %d bytes, max.message.bytes is %d", size, cfg.MaxMessageBytes)
 }
 
 func errCRC(b protocol.Batch) error {
@@ -173,13 +173,13 @@ func checkRecords(b protocol.Batch, tp *TopicPartition, cfg *LogConfig, nowMs in
 	if err != nil {
 		return nil, errPayload(err)
 	}
-	defer in.done(payload)
+	defer in.done(&payload)
 	w := recordWalk{tp: tp, cfg: cfg, nowMs: nowMs}
 	if err := w.run(b, payload.plain); err != nil {
 		return nil, err
 	}
 	if target != codec || w.gaps {
-		return rebuild(b, payload.plain, cfg, target, nowMs)
+		return rebuild(b, &payload, cfg, target, nowMs)
 	}
 	return finish(b, cfg, nowMs, w.maxTimestamp), nil
 }
@@ -324,10 +324,13 @@ func level(cfg *LogConfig, codec protocol.Codec) int {
 
 // rebuild makes a batch anew with another codec, or with the offset deltas that its records should have had. It goes record
 // by record, because there may be millions.
-func rebuild(b protocol.Batch, payload []byte, cfg *LogConfig, target protocol.Codec, nowMs int64) ([]byte, error) {
-	plain := make([]byte, 0, len(payload)+int(b.Count())) // offset deltas may take more bytes than they did
+func rebuild(b protocol.Batch, payload *payload, cfg *LogConfig, target protocol.Codec, nowMs int64) ([]byte, error) {
+	plain, err := payload.room(len(payload.plain) + int(b.Count())) // offset deltas may take more bytes than they did
+	if err != nil {
+		return nil, err
+	}
 	highest := int64(math.MinInt64)
-	r := protocol.NewRecordReader(payload, b.Count())
+	r := protocol.NewRecordReader(payload.plain, b.Count())
 	delta := int32(0)
 	for rec, ok := r.Next(); ok; rec, ok = r.Next() {
 		rec.OffsetDelta = delta
@@ -338,6 +341,9 @@ func rebuild(b protocol.Batch, payload []byte, cfg *LogConfig, target protocol.C
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
+	if target == protocol.None && len(plain) > int(cfg.MaxMessageBytes) {
+		return nil, errTooLarge(protocol.BatchHeaderLen+len(plain), cfg) // before it is copied
+	}
 	p := protocol.BatchParams{
 		BaseTimestamp: b.BaseTimestamp(), Codec: target, Level: level(cfg, target), Transactional: b.IsTransactional(),
 		LogAppendTime: cfg.LogAppendTime, LogAppendTimeMs: nowMs, LastOffsetDelta: delta - 1,
@@ -347,7 +353,7 @@ func rebuild(b protocol.Batch, payload []byte, cfg *LogConfig, target protocol.C
 	}
 	out := protocol.AppendEncoded(nil, p, plain, delta, highest)
 	if len(out) > int(cfg.MaxMessageBytes) {
-		return nil, errTooLarge(out, cfg)
+		return nil, errTooLarge(len(out), cfg)
 	}
 	return out, nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/gregor-broker/gregor/protocol"
+	"github.com/gregor-broker/gregor/storage/vfs"
 )
 
 const (
@@ -33,11 +34,16 @@ func newInflater() *inflater {
 	return &inflater{buffers: sync.Pool{New: func() any { return new([]byte) }}, large: make(chan struct{}, 1)}
 }
 
+// scratchBytes holds what the largest batch decompresses to, and what a codec wants beyond to see that it is not more:
+// within it none of them takes memory of its own.
+const scratchBytes = decompressLimit + 1<<20
+
 // payload is what a batch decompressed to, until done.
 type payload struct {
-	plain []byte
-	buf   *[]byte // of the pool; nil if plain is part of the batch
-	large bool
+	plain   []byte
+	buf     *[]byte // of the pool; nil if plain is part of the batch
+	scratch []byte  // vfs.Scratch, of a large batch
+	rewrite []byte  // vfs.Scratch for the records of a large batch that are written anew
 }
 
 // payload decompresses b if need be. An error is the codec's: see protocol.Decompress.
@@ -50,24 +56,50 @@ func (in *inflater) payload(b protocol.Batch) (payload, error) {
 	p.plain, err = protocol.Decompress((*p.buf)[:0], b.Codec(), b.Payload(), freelyDecompressed)
 	if errors.Is(err, protocol.ErrTooLarge) {
 		in.large <- struct{}{}
-		p.large = true
-		p.plain, err = protocol.Decompress((*p.buf)[:0], b.Codec(), b.Payload(), decompressLimit)
+		if p.scratch, err = vfs.Scratch(scratchBytes); err != nil {
+			<-in.large
+			return payload{}, errScratch(err)
+		}
+		p.plain, err = protocol.Decompress(p.scratch[:0], b.Codec(), b.Payload(), decompressLimit)
 	}
 	if err != nil {
-		in.done(p)
+		in.done(&p)
 		return payload{}, err
 	}
 	return p, nil
 }
 
+// room returns an empty buffer for n bytes, which lives until done.
+func (p *payload) room(n int) ([]byte, error) {
+	if p.scratch == nil || n == 0 {
+		return make([]byte, 0, n), nil
+	}
+	var err error
+	if p.rewrite, err = vfs.Scratch(n); err != nil {
+		return nil, errScratch(err)
+	}
+	return p.rewrite[:0], nil
+}
+
+func errScratch(err error) error {
+	return clientErrorf(kerr.UnknownServerError, "no memory for a batch that decompresses to much: %v", err)
+}
+
 // done gives back what payload took. Nothing may alias it any more.
-func (in *inflater) done(p payload) {
-	if p.buf != nil && cap(p.plain) <= keepPayloadBytes {
+func (in *inflater) done(p *payload) {
+	switch {
+	case p.scratch != nil:
+		err := vfs.FreeScratch(p.scratch)
+		if p.rewrite != nil {
+			err = errors.Join(err, vfs.FreeScratch(p.rewrite))
+		}
+		if err != nil {
+			panic("storage: " + err.Error()) // each was mapped, and is unmapped once
+		}
+		<-in.large
+	case p.buf != nil && cap(p.plain) <= keepPayloadBytes:
 		*p.buf = p.plain
 		in.buffers.Put(p.buf)
-	}
-	if p.large {
-		<-in.large
 	}
 }
 

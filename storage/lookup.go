@@ -126,7 +126,7 @@ func (in *inflater) firstRecord(b protocol.Batch, match func(offset, ts int64) b
 	if err != nil {
 		return TimestampOffset{}, false, err
 	}
-	defer in.done(payload)
+	defer in.done(&payload)
 	r := protocol.NewRecordReader(payload.plain, b.Count())
 	for rec, ok := r.Skim(); ok; rec, ok = r.Skim() {
 		offset, ts := b.BaseOffset()+int64(rec.OffsetDelta), b.BaseTimestamp()+rec.TimestampDelta

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"maps"
 	"slices"
 	"sort"
 
@@ -313,6 +314,11 @@ func (ps *producers) expire(nowMs, expirationMs int64) int {
 			delete(ps.byID, id)
 			n++
 		}
+	}
+	if n > len(ps.byID) {
+		kept := make(map[int64]*producer, len(ps.byID)) // a map keeps the size that it once had, and so does its clone
+		maps.Copy(kept, ps.byID)
+		ps.byID = kept
 	}
 	for id, v := range ps.unverified {
 		if nowMs-v.timestamp >= expirationMs {

@@ -25,6 +25,7 @@ func groupConfig(v *config.Values) *group.Config {
 		OffsetMetadataMax:     v.Int("offset.metadata.max.bytes"),
 		OffsetsRetention:      time.Duration(v.Int64("offsets.retention.minutes")) * time.Minute,
 		OffsetsCheckInterval:  v.Duration("offsets.retention.check.interval.ms"),
+		MaxRecordBytes:        v.Int("message.max.bytes") / 2,
 
 		ConsumerMaxSize:               v.Int("group.consumer.max.size"),
 		ConsumerAssignors:             v.List("group.consumer.assignors"),
@@ -49,7 +50,7 @@ func newGroups(cfg *group.Config, v *config.Values, image func() *metadata.Image
 		NewShard:        func(int32) *group.Shard { return group.NewShard(cfg, newUUID, image) },
 		Now:             now,
 		Log:             log,
-		MaxBatchBytes:   v.Int("message.max.bytes") / 2,
+		MaxBatchBytes:   cfg.MaxRecordBytes,
 		LoadBufferBytes: v.Int("offsets.load.buffer.size"),
 		OnLoaded: func(partition int32, took time.Duration, records int64) {
 			if records > 0 {

@@ -207,12 +207,13 @@ func (s *Shard) replaceStatic(st *step, g *classicGroup, m *member, id string, r
 
 	switch g.state {
 	case stateStable:
-		if g.selectProtocol() != g.protocol {
+		record := g.record()
+		if g.selectProtocol() != g.protocol || s.tooLarge(record) {
 			m.joining = r.ticket
 			s.rebalanceOrComplete(st, g)
 			return nil
 		}
-		st.Records, st.SkipReplay = append(st.Records, g.record()), true
+		st.Records, st.SkipReplay = append(st.Records, record), true
 		resp := g.joinResponse(m, g.leader == m.id)
 		if r.Version < 9 {
 			// Before KIP-814 a leader that came back must not assign again: it

@@ -88,8 +88,19 @@ func (s *Shard) assign(st *step, g *classicGroup, assignment []kmsg.SyncGroupReq
 		}
 	}
 	g.to(stateStable, st.now)
+	record := g.record()
+	if s.tooLarge(record) {
+		// The log would not take it, and then the whole shard, with all its groups, would have to be loaded again. As in
+		// Kafka, this group alone begins another round.
+		for _, m := range g.members {
+			m.assignment = nil
+		}
+		g.failSyncs(st, kerr.UnknownServerError)
+		s.prepareRebalance(st, g)
+		return
+	}
 	s.cfg.count(ClassicRebalance)
-	st.Records, st.SkipReplay = append(st.Records, g.record()), true
+	st.Records, st.SkipReplay = append(st.Records, record), true
 	for _, m := range g.inOrder() {
 		if m.syncing != 0 {
 			st.reply(m.syncing, g.syncResponse(m))
@@ -100,6 +111,10 @@ func (s *Shard) assign(st *step, g *classicGroup, assignment []kmsg.SyncGroupReq
 	if len(g.pendingSync) == 0 {
 		st.cancelTimer(timerKey(timerSync, g.id, ""))
 	}
+}
+
+func (s *Shard) tooLarge(r runtime.Record) bool {
+	return s.cfg.MaxRecordBytes > 0 && len(r.Key)+len(r.Value) > s.cfg.MaxRecordBytes
 }
 
 // syncTimeout removes the members that joined a generation but never asked for

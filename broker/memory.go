@@ -23,6 +23,9 @@ const (
 	// keepLargest are left to the garbage collector at once.
 	keepBytes   = 64 << 20
 	keepLargest = 8 << 20
+	// collectBytes that were left to the garbage collector are worth a
+	// collection of their own.
+	collectBytes = 64 << 20
 )
 
 // memory is the pool of buffers and the budget of bytes that requests may hold
@@ -39,6 +42,9 @@ type memory struct {
 	// low is the smallest length of each free list since the last trim: what
 	// was not needed for that long.
 	low [classes]int
+	// left is how much was left to the garbage collector since trim last asked
+	// for it.
+	left int64
 	// overdrawn is set while one buffer exceeds the budget. Connections that
 	// hold a part of a frame each and wait for more would wait for each other;
 	// the one that may overdraw finishes and makes room.
@@ -173,6 +179,8 @@ func (m *memory) putLocked(b *buffer) {
 		class := classOf(int(size))
 		m.free[class] = append(m.free[class], b)
 		m.kept += size
+	} else {
+		m.left += size
 	}
 	m.wakeLocked()
 }
@@ -198,20 +206,29 @@ func (m *memory) leaveLocked(turn chan struct{}) {
 	m.wakeLocked()
 }
 
-// trim drops the buffers that nobody needed since the last trim.
-func (m *memory) trim() {
+// trim drops the buffers that nobody needed since the last trim. It says
+// whether enough was left to the garbage collector, and so little is in use,
+// that a collection is worth while.
+func (m *memory) trim() (collect bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for c := range m.free {
 		list, idle := m.free[c], m.low[c]
 		for i := range idle {
-			m.kept -= int64(cap(list[i].b))
+			size := int64(cap(list[i].b))
+			m.kept -= size
+			m.left += size
 			list[i] = nil
 		}
 		m.free[c] = append(list[:0], list[idle:]...)
 		clear(list[len(m.free[c]):])
 		m.low[c] = len(m.free[c])
 	}
+	if m.left < collectBytes || m.used >= collectBytes {
+		return false
+	}
+	m.left = 0
+	return true
 }
 
 // inUse is the number of bytes that requests and responses hold.

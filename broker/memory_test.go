@@ -143,13 +143,17 @@ func TestMemoryTrims(t *testing.T) {
 	if n := len(m.free[classOf(1<<20)]); n != 2 || m.kept != 2<<20 {
 		t.Errorf("%d buffers and %d bytes kept, want 2", n, m.kept)
 	}
-	m.trim()
-	if m.kept != 0 {
-		t.Errorf("%d bytes kept", m.kept)
+	if m.trim() || m.kept != 0 {
+		t.Errorf("%d bytes kept, or so few are worth a collection", m.kept)
 	}
-	// What is too large is not kept at all.
-	m.put(m.get(keepLargest + 1))
-	if m.kept != 0 {
-		t.Errorf("%d bytes kept of a large buffer", m.kept)
+	// What is too large is not kept at all, and soon worth a collection, once the next such need not be feared.
+	large, other := m.get(collectBytes), m.get(collectBytes)
+	m.put(large)
+	if m.kept != 0 || m.trim() {
+		t.Errorf("%d bytes kept of a large buffer, or collected while there are others", m.kept)
+	}
+	m.put(other)
+	if !m.trim() || m.trim() {
+		t.Error("large buffers are not collected once")
 	}
 }

@@ -111,11 +111,17 @@ func (b *Broker) autoCreate(r *Request, names []string) map[string]int16 {
 	ctx, cancel := r.withTimeout(b.Config.Int32("request.timeout.ms"))
 	defer cancel()
 	failed := make(map[string]int16)
+	var first metadata.TopicResult
 	for _, res := range b.Cluster.CreateTopics(ctx, topics, false) {
 		if code := protocol.Code(res.Err); code != 0 && code != kerr.TopicAlreadyExists.Code {
-			b.Log.Info().Str("topic", res.Name).Err(res.Err).Msg("automatic creation of a topic failed")
+			if len(failed) == 0 {
+				first = res
+			}
 			failed[res.Name] = code
 		}
+	}
+	if len(failed) > 0 { // one line: a request may name 100,000
+		b.Log.Info().Str("topic", first.Name).Err(first.Err).Int("topics", len(failed)).Msg("automatic creation of topics failed")
 	}
 	return failed
 }

@@ -55,7 +55,7 @@ func (m *Manager) markClean(d *logDir) error {
 // neverUsed says that the log was made since the start and that nothing of it is durable or has to be: it holds no
 // record. Thousands of these must not hold up the end. Under hk and mu.
 func (l *Log) neverUsed() bool {
-	return !l.touched && l.parentUnsynced && l.tail.end == 0 && l.tail.size == 0 && len(*l.segs.Load()) == 1 && l.spare == nil
+	return !l.touched && !l.active.padded && l.parentUnsynced && l.tail.end == 0 && l.tail.size == 0 && len(*l.segs.Load()) == 1 && l.spare == nil
 }
 
 // close flushes a log and leaves on disk all that a clean start needs. Appends fail from here on.
@@ -85,6 +85,9 @@ func (l *Log) close() error {
 	if err := l.removeSpare(); err != nil {
 		return l.dir.fail(err)
 	}
+	if err := l.trimActive(); err != nil {
+		return l.dir.fail(err)
+	}
 	if touched { // else the files are as they should be
 		if err := l.active.writeIndexes(true); err != nil {
 			return l.dir.fail(err)
@@ -92,4 +95,16 @@ func (l *Log) close() error {
 		l.snapshots = append(l.snapshots, pendingSnapshot{end, snapshot})
 	}
 	return l.flush(true)
+}
+
+// trimActive cuts the active segment's file to what was appended, durably: a clean start takes its length for that. Under
+// hk, of a log that is closed.
+func (l *Log) trimActive() error {
+	if !l.active.padded {
+		return nil
+	}
+	if err := l.active.trim(); err != nil {
+		return err
+	}
+	return syncPath(l.fs, l.active.name(logSuffix))
 }

@@ -54,6 +54,9 @@
 // segment's indexes, syncs the old segment, writes and syncs the producer snapshot at the new base, and moves the recovery
 // point. From then on the old segment may be closed and opened again as the cache of open files has room.
 //
+// With preallocate the file is as long as a segment may become from the start, its blocks reserved, so that a full disk shows
+// when the segment begins. What was not used is cut off when the segment is sealed, or the log closed.
+//
 // Retention, truncation and compaction take segments out of service by renaming (.deleted) or replacing them (.cleaned while
 // it is written, .swap when it is complete; compact.go says what stays, compactswap.go in which steps). Slices in flight
 // keep their file: it is closed when the last is released, and cut or overwritten never (truncate.go copies instead).
@@ -67,6 +70,7 @@
 //
 //   - A write was torn, or reached the disk in part or out of order: the log is cut at the first batch whose length,
 //     offsets or CRC are wrong. All batches before stay, also if nobody synced them.
+//   - A segment was preallocated and not filled: what follows its last batch is zeros, and no loss.
 //   - A segment lost its end, but its successor is there: the successor does not begin where the log ends, so it goes, with
 //     all that follow. Below the recovery point gaps are left by compaction and are fine; therefore whatever replaces
 //     segments must first make the recovery point durable. Should that be lost, the cleaner's checkpoint vouches for them.

@@ -293,6 +293,7 @@ func rigConfig(rng *rand.Rand) LogConfig {
 		cfg.FlushMessages = int64(1 + rng.IntN(8))
 	}
 	cfg.FileDeleteDelayMs = 10_000
+	cfg.Preallocate = rng.IntN(3) == 0
 	return cfg
 }
 

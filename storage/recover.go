@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/gregor-broker/gregor/protocol"
+	"github.com/gregor-broker/gregor/storage/vfs"
 )
 
 var errNotExist = fs.ErrNotExist
@@ -129,7 +130,7 @@ func (l *Log) recover(segs []*segment, recoveryPoint, connected int64) error {
 		}
 	}
 	l.epochs.truncateFromEnd(segs[first].base)
-	end, kept, whole := segs[first].base, first, true
+	end, kept, whole, anyCut := segs[first].base, first, true, false
 	for i, s := range segs[first:] {
 		if i > 0 && s.base != end && (s.base < end || s.base > connected) {
 			break // the segment before lost its end: what follows does not connect
@@ -143,10 +144,12 @@ func (l *Log) recover(segs []*segment, recoveryPoint, connected int64) error {
 			}
 		}
 		kept = first + i
+		var cut bool
 		var err error
-		if end, whole, err = l.recoverSegment(s); err != nil {
+		if end, whole, cut, err = l.recoverSegment(s); err != nil {
 			return err
 		}
+		anyCut = anyCut || cut
 		if !whole {
 			break
 		}
@@ -165,7 +168,7 @@ func (l *Log) recover(segs []*segment, recoveryPoint, connected int64) error {
 	l.setTail(l.active, l.active.size.Load(), end)
 	l.dirUnsynced, l.parentUnsynced, l.idUnsynced, l.touched = true, true, l.ID() != (TopicID{}), true
 	l.recoveryPoint.Store(min(recoveryPoint, end))
-	if whole && first == len(segs)-1 {
+	if !anyCut && first == len(segs)-1 {
 		// The rule: one segment was read and nothing is wrong with it. It is as durable as it was before, so there is nothing
 		// to sync, and a start after a kill costs no fsync.
 		return nil
@@ -174,15 +177,16 @@ func (l *Log) recover(segs []*segment, recoveryPoint, connected int64) error {
 }
 
 // recoverSegment checks every batch, makes the indexes anew, takes producers and epochs in, and cuts the file where it is
-// no longer whole.
-func (l *Log) recoverSegment(s *segment) (end int64, whole bool, err error) {
+// no longer whole. It is whole where only zeros were cut off: a segment that was preallocated and not filled. (Had a batch
+// been lost there, the next segment would not begin where this one ends.)
+func (l *Log) recoverSegment(s *segment) (end int64, whole, cut bool, err error) {
 	s.offsets.startEmpty()
 	s.times.startEmpty()
 	s.txns.replace(nil)
 	s.maxTs.loaded, s.maxTs.ts, s.maxTs.offset = true, -1, -1
 	h, err := s.acquire()
 	if err != nil {
-		return 0, false, err
+		return 0, false, false, err
 	}
 	defer h.release()
 	end = s.base
@@ -199,18 +203,34 @@ func (l *Log) recoverSegment(s *segment) (end int64, whole bool, err error) {
 	})
 	var corrupt *CorruptError
 	if err != nil && !errors.As(err, &corrupt) {
-		return 0, false, err
+		return 0, false, false, err
 	}
-	if corrupt != nil {
-		l.log.Warn().Err(err).Str("log", l.tp.String()).Int64("bytes_lost", size-valid).Int64("end", end).Msg("recovery cuts the log at the first batch that is not whole")
+	whole, cut = corrupt == nil, corrupt != nil
+	if cut {
+		if whole, err = isPadding(h.file, valid, size); err != nil {
+			return 0, false, false, err
+		}
+		if !whole {
+			l.log.Warn().Err(corrupt).Str("log", l.tp.String()).Int64("bytes_lost", size-valid).Int64("end", end).Msg("recovery cuts the log at the first batch that is not whole")
+		}
 		if err := h.file.Truncate(valid); err != nil {
-			return 0, false, err
+			return 0, false, false, err
 		}
 		s.size.Store(valid)
 	}
 	s.finishTimes()
 	s.unsynced = true
-	return end, corrupt == nil, nil
+	return end, whole, cut, nil
+}
+
+// isPadding says whether there are zeros where the header of a batch would be.
+func isPadding(file vfs.File, pos, size int64) (bool, error) {
+	var zeros, got [protocol.BatchHeaderLen]byte
+	n := min(size-pos, protocol.BatchHeaderLen)
+	if err := readFull(file, got[:n], pos); err != nil {
+		return false, err
+	}
+	return got == zeros, nil
 }
 
 // whyBroken says what makes a batch one that this log never wrote whole; "" if nothing.

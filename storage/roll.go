@@ -16,8 +16,9 @@ import (
 
 // spare is an empty file that waits to become the next segment.
 type spare struct {
-	file vfs.File
-	name string
+	file   vfs.File
+	name   string
+	padded bool
 }
 
 // seal is the work that a roll left to do.
@@ -39,7 +40,7 @@ func (l *Log) makeSpare() error {
 		return nil
 	}
 	name := path.Join(l.path, fileName(seq, nextSuffix))
-	f, err := l.fs.Create(name)
+	f, padded, err := createLogFile(l.fs, name, l.cfg.Load())
 	if err != nil {
 		return l.dir.failOpen(err)
 	}
@@ -55,7 +56,7 @@ func (l *Log) makeSpare() error {
 		f.Close()
 		return nil
 	}
-	l.spare = &spare{f, name}
+	l.spare = &spare{f, name, padded}
 	return nil
 }
 
@@ -86,7 +87,7 @@ func (l *Log) roll(now time.Time) {
 	s := newSegment(l, end)
 	s.startEmpty(now)
 	s.h = newHandle(l.spare.file)
-	s.pendingName = l.spare.name
+	s.pendingName, s.padded = l.spare.name, l.spare.padded
 	l.spare = nil
 
 	l.out.release()
@@ -162,6 +163,9 @@ func (l *Log) finishRoll(s seal) error {
 	s.new.pendingName = ""
 	l.mu.Unlock()
 	l.snapshots = append(l.snapshots, pendingSnapshot{s.new.base, s.snapshot})
+	if err := s.old.trim(); err != nil {
+		return err
+	}
 	return s.old.writeIndexes(false)
 }
 

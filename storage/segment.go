@@ -81,6 +81,10 @@ type segment struct {
 	pendingName  string // not "": the log file still has this name instead of its own
 	unsynced     bool   // appended to since the last fsync
 
+	// padded says that the log file is longer than what was appended, having been preallocated. Set before the segment is
+	// in service, cleared under Log.hk.
+	padded bool
+
 	maxTs metaTimestamp
 }
 

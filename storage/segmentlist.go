@@ -14,7 +14,7 @@ import (
 func (l *Log) startAt(off int64) error {
 	s := newSegment(l, off)
 	s.startEmpty(l.now())
-	if err := s.createFile(); err != nil {
+	if err := s.createFile(l.cfg.Load()); err != nil {
 		return err
 	}
 	l.dirUnsynced = true
@@ -31,14 +31,46 @@ func (l *Log) startAt(off int64) error {
 }
 
 // createFile makes an empty log file.
-func (s *segment) createFile() error {
-	f, err := s.fs.Create(s.name(logSuffix))
+func (s *segment) createFile(cfg *LogConfig) error {
+	f, padded, err := createLogFile(s.fs, s.name(logSuffix), cfg)
 	if err != nil {
 		return err
 	}
+	s.padded = padded
 	s.mu.Lock()
 	s.h = newHandle(f)
 	s.mu.Unlock()
+	return nil
+}
+
+// createLogFile makes an empty log file, with room for a whole segment if the topic wants it (preallocate): the file then
+// is as long as a segment may become, and cut to what was appended when it is sealed or the log closed.
+func createLogFile(fsys vfs.FS, name string, cfg *LogConfig) (f vfs.File, padded bool, err error) {
+	f, err = fsys.Create(name)
+	if err != nil || !cfg.Preallocate {
+		return f, false, err
+	}
+	if err := f.Preallocate(cfg.SegmentBytes); err != nil {
+		f.Close()
+		return nil, false, err
+	}
+	return f, true, nil
+}
+
+// trim cuts what was preallocated and not used off a segment's file. Nobody reads there. Under hk.
+func (s *segment) trim() error {
+	if !s.padded {
+		return nil
+	}
+	h, err := s.acquire()
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	if err := h.file.Truncate(s.size.Load()); err != nil {
+		return err
+	}
+	s.padded = false
 	return nil
 }
 

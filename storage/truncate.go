@@ -91,7 +91,7 @@ func (l *Log) truncateFully(off int64) error {
 	l.epochMu.Unlock()
 	s := newSegment(l, off)
 	s.startEmpty(l.now())
-	err := s.createFile()
+	err := s.createFile(l.cfg.Load())
 	if err == nil {
 		l.dirUnsynced = true
 		err = l.syncAll(nil) // else a crash would have the log begin at 0 again
@@ -267,6 +267,7 @@ func (l *Log) shorten(s *segment, pos int64) (*segment, error) {
 			err = s.h.file.Sync()
 		}
 		s.mu.Unlock()
+		s.padded = false
 		s.size.Store(pos)
 		s.sealed.Store(false)
 		s.durable.Store(false)

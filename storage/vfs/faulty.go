@@ -22,6 +22,7 @@ const (
 	OpRead     OpKind = "read"
 	OpWrite    OpKind = "write"
 	OpTruncate OpKind = "truncate"
+	OpReserve  OpKind = "preallocate"
 	OpSync     OpKind = "sync"
 	OpSize     OpKind = "size"
 )
@@ -227,6 +228,13 @@ func (f *faultyFile) Truncate(size int64) error {
 		return err
 	}
 	return f.File.Truncate(size)
+}
+
+func (f *faultyFile) Preallocate(size int64) error {
+	if err := f.fs.err(OpReserve, f.Name()); err != nil {
+		return err
+	}
+	return f.File.Preallocate(size)
 }
 
 func (f *faultyFile) Sync() error {

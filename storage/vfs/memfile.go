@@ -85,6 +85,18 @@ func (n *memNode) truncate(size int64) {
 	n.modTime = time.Now()
 }
 
+func (f *memFile) Preallocate(size int64) error {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if err := f.check("preallocate"); err != nil {
+		return err
+	}
+	if size > int64(len(f.n.data)) {
+		f.n.truncate(size)
+	}
+	return nil
+}
+
 func (f *memFile) Sync() error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()

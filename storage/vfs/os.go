@@ -139,9 +139,25 @@ func (f *osFile) Size() (int64, error) {
 	return fi.Size(), nil
 }
 
+func (f *osFile) Preallocate(size int64) error {
+	if err := preallocate(f, size); err != nil {
+		return &fs.PathError{Op: "preallocate", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
 func (f *osFile) Sync() error {
 	if err := syncFile(f.fd); err != nil {
 		return &fs.PathError{Op: "sync", Path: f.Name(), Err: err}
 	}
 	return nil
+}
+
+// extend makes a file longer without reserving anything.
+func extend(f *osFile, size int64) error {
+	have, err := f.Size()
+	if err != nil || have >= size {
+		return err
+	}
+	return f.Truncate(size)
 }

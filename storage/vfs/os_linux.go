@@ -11,3 +11,16 @@ func syncFile(fd uintptr) error {
 		}
 	}
 }
+
+// preallocate reserves blocks. On a file system that cannot it sets the size, which is all that Kafka does.
+func preallocate(f *osFile, size int64) error {
+	for {
+		switch err := unix.Fallocate(int(f.fd), 0, 0, size); err {
+		case unix.EINTR:
+		case unix.EOPNOTSUPP, unix.ENOSYS:
+			return extend(f, size)
+		default:
+			return err
+		}
+	}
+}

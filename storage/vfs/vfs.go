@@ -66,6 +66,9 @@ type File interface {
 	io.Closer
 	// Truncate sets the size.
 	Truncate(size int64) error
+	// Preallocate makes the file at least size long and reserves the blocks for it, where the file system can. What was
+	// not written reads as zeros. It fails with NoSpace before any write could.
+	Preallocate(size int64) error
 	// Sync makes contents and size durable.
 	Sync() error
 	Size() (int64, error)

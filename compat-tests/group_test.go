@@ -31,10 +31,10 @@ type groupKind struct {
 
 // groupKinds are the kinds of members that the group tests run.
 var groupKinds = []groupKind{
-	{name: "java-range", command: javaMember("--group-protocol", "classic", "--session-timeout", "6000", "--assignment-strategy", "org.apache.kafka.clients.consumer.RangeAssignor")},
-	{name: "java-roundrobin", command: javaMember("--group-protocol", "classic", "--session-timeout", "6000", "--assignment-strategy", "org.apache.kafka.clients.consumer.RoundRobinAssignor")},
-	{name: "java-sticky", command: javaMember("--group-protocol", "classic", "--session-timeout", "6000", "--assignment-strategy", "org.apache.kafka.clients.consumer.StickyAssignor")},
-	{name: "java-cooperative", command: javaMember("--group-protocol", "classic", "--session-timeout", "6000", "--assignment-strategy", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor")},
+	{name: "java-range", command: javaMember("--group-protocol", "classic", "--session-timeout", "10000", "--assignment-strategy", "org.apache.kafka.clients.consumer.RangeAssignor")},
+	{name: "java-roundrobin", command: javaMember("--group-protocol", "classic", "--session-timeout", "10000", "--assignment-strategy", "org.apache.kafka.clients.consumer.RoundRobinAssignor")},
+	{name: "java-sticky", command: javaMember("--group-protocol", "classic", "--session-timeout", "10000", "--assignment-strategy", "org.apache.kafka.clients.consumer.StickyAssignor")},
+	{name: "java-cooperative", command: javaMember("--group-protocol", "classic", "--session-timeout", "10000", "--assignment-strategy", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor")},
 	{name: "java-consumer-uniform", command: javaMember("--group-protocol", "consumer", "--group-remote-assignor", "uniform")},
 	{name: "java-consumer-range", command: javaMember("--group-protocol", "consumer", "--group-remote-assignor", "range")},
 	{name: "franz-range", command: franzMember("range")},
@@ -43,8 +43,8 @@ var groupKinds = []groupKind{
 	{name: "franz-cooperative", command: franzMember("cooperative-sticky")},
 	{name: "franz-consumer-uniform", command: franzMember("consumer:uniform")},
 	{name: "franz-consumer-range", command: franzMember("consumer:range")},
-	{name: "librdkafka-range", command: pythonMember("librdkafka_member.py", "session.timeout.ms=6000")},
-	{name: "librdkafka-cooperative", command: pythonMember("librdkafka_member.py", "session.timeout.ms=6000", "partition.assignment.strategy=cooperative-sticky")},
+	{name: "librdkafka-range", command: pythonMember("librdkafka_member.py", "session.timeout.ms=10000")},
+	{name: "librdkafka-cooperative", command: pythonMember("librdkafka_member.py", "session.timeout.ms=10000", "partition.assignment.strategy=cooperative-sticky")},
 	{name: "librdkafka-consumer", command: pythonMember("librdkafka_member.py", "group.protocol=consumer")},
 	{name: "kcat-range", forgets: true, command: kcatMember("partition.assignment.strategy=range")},
 	{name: "kcat-cooperative", forgets: true, command: kcatMember("partition.assignment.strategy=cooperative-sticky")},
@@ -52,7 +52,7 @@ var groupKinds = []groupKind{
 	{name: "kafka-python-cooperative", command: pythonMember("kafka_python_member.py", "cooperative-sticky")},
 	{name: "aiokafka-roundrobin", command: pythonMember("aiokafka_member.py", "roundrobin")},
 	{name: "kafkajs", tardy: true, command: nodeMember("kafkajs")},
-	{name: "confluent-js", command: nodeMember("confluent", "session.timeout.ms=6000")},
+	{name: "confluent-js", command: nodeMember("confluent", "session.timeout.ms=10000")},
 	{name: "confluent-js-consumer", command: nodeMember("confluent", "group.protocol=consumer")},
 }
 
@@ -85,7 +85,7 @@ func nodeMember(program string, conf ...string) startMember {
 func kcatMember(conf ...string) startMember {
 	return func(addr, topic, group string) (harness.MemberCommand, error) {
 		return harness.KcatMember(addr, topic, group, append([]string{
-			"session.timeout.ms=6000", "auto.offset.reset=earliest", "auto.commit.interval.ms=100",
+			"session.timeout.ms=10000", "auto.offset.reset=earliest", "auto.commit.interval.ms=100",
 			"topic.metadata.refresh.interval.ms=1000", "reconnect.backoff.max.ms=500",
 		}, conf...)...)
 	}
@@ -100,7 +100,7 @@ func groupBroker(t *testing.T, name string) *harness.Broker {
 	}
 	conf := []string{
 		"group.initial.rebalance.delay.ms=500", "group.consumer.heartbeat.interval.ms=500", "group.consumer.min.heartbeat.interval.ms=500",
-		"group.consumer.session.timeout.ms=6000", "group.consumer.min.session.timeout.ms=6000", "group.consumer.assignment.interval.ms=0",
+		"group.consumer.session.timeout.ms=10000", "group.consumer.min.session.timeout.ms=10000", "group.consumer.assignment.interval.ms=0",
 	}
 	var b *harness.Broker
 	if name == "kafka" {
@@ -262,7 +262,9 @@ func churn(t *testing.T, b *harness.Broker, kind groupKind, kill *killOnce) {
 	first, second := g.start("first"), g.start("second")
 	g.await("two share", func() bool { return g.count[first] > 0 && g.count[second] > 0 })
 	third := g.start("third")
-	g.await("three share", func() bool { return g.count[first] > 0 && g.count[second] > 0 && g.count[third] > 0 })
+	g.await("three share", func() bool {
+		return g.count[first] > 0 && g.count[second] > 0 && g.count[third] > 0 && g.count[first]+g.count[second]+g.count[third] == churnPartitions
+	})
 	g.lose(first)
 	g.signal(first, syscall.SIGKILL)
 	g.await("two share what the killed one had", func() bool { return g.count[second]+g.count[third] == churnPartitions })
@@ -270,7 +272,11 @@ func churn(t *testing.T, b *harness.Broker, kind groupKind, kill *killOnce) {
 		t.Fatal(err)
 	}
 	fourth := g.start("fourth")
-	g.await("a new one gets its share after the broker was killed", func() bool { return g.count[fourth] > 0 })
+	// Until all have said what they got: one that is stopped before would say so
+	// when it goes on, and it is long true no more.
+	g.await("a new one gets its share after the broker was killed", func() bool {
+		return g.count[fourth] > 0 && g.count[second] > 0 && g.count[second]+g.count[third]+g.count[fourth] == churnPartitions
+	})
 	g.lose(second)
 	g.signal(second, syscall.SIGSTOP)
 	g.await("two share what the stalled one had", func() bool { return g.count[third]+g.count[fourth] == churnPartitions })

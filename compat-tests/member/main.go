@@ -64,7 +64,7 @@ func main() {
 }
 
 func balancer(name string) ([]kgo.Opt, error) {
-	classic := []kgo.Opt{kgo.SessionTimeout(6 * time.Second), kgo.HeartbeatInterval(500 * time.Millisecond)}
+	classic := []kgo.Opt{kgo.SessionTimeout(10 * time.Second), kgo.HeartbeatInterval(500 * time.Millisecond)}
 	switch name {
 	case "range":
 		return append(classic, kgo.Balancers(kgo.RangeBalancer())), nil

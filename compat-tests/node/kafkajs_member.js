@@ -13,7 +13,7 @@ const revoke = () => {
 
 async function main() {
   const kafka = new Kafka({ brokers: [broker], logLevel: logLevel.NOTHING, retry: { initialRetryTime: 100, retries: 50 } })
-  const consumer = kafka.consumer({ groupId: group, sessionTimeout: 6000, rebalanceTimeout: 10000, heartbeatInterval: 500, maxWaitTimeInMs: 100, metadataMaxAge: 5000 })
+  const consumer = kafka.consumer({ groupId: group, sessionTimeout: 10000, rebalanceTimeout: 10000, heartbeatInterval: 500, maxWaitTimeInMs: 100, metadataMaxAge: 5000 })
   // KafkaJS tells of a rebalance when the group was joined again; it has stopped
   // reading before.
   for (const e of [consumer.events.REBALANCING, consumer.events.CRASH, consumer.events.DISCONNECT]) consumer.on(e, revoke)

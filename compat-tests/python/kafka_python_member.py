@@ -53,7 +53,7 @@ def main():
     broker, topic, group, assignor = sys.argv[1:]
     consumer = KafkaConsumer(
         bootstrap_servers=broker, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
-        session_timeout_ms=6000, heartbeat_interval_ms=500, metadata_max_age_ms=1000, reconnect_backoff_max_ms=500,
+        session_timeout_ms=10000, heartbeat_interval_ms=500, metadata_max_age_ms=1000, reconnect_backoff_max_ms=500,
         partition_assignment_strategy=[ASSIGNORS[assignor]],
     )
     stop = []

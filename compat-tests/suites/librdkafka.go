@@ -105,8 +105,13 @@ func adaptLibrdkafka(src string) error {
 	return nil
 }
 
-// librdkafka runs librdkafka's test runner, one process for each test.
-func librdkafka(e env, tests []entry) error {
+// librdkafka runs librdkafka's test runner, with the given protocol for groups.
+func librdkafka(protocol string) func(env, []entry) error {
+	return func(e env, tests []entry) error { return runLibrdkafka(e, tests, protocol) }
+}
+
+// runLibrdkafka runs one process for each test.
+func runLibrdkafka(e env, tests []entry, protocol string) error {
 	dir, err := buildLibrdkafka()
 	if err != nil {
 		return err
@@ -125,7 +130,7 @@ func librdkafka(e env, tests []entry) error {
 		return err
 	}
 	lib := filepath.Join(dir, "librdkafka")
-	env := append(os.Environ(), "KAFKA_PATH="+tools, "BROKERS="+e.addr, "TEST_KAFKA_VERSION=4.3.1",
+	env := append(os.Environ(), "KAFKA_PATH="+tools, "BROKERS="+e.addr, "TEST_KAFKA_VERSION=4.3.1", "TEST_CONSUMER_GROUP_PROTOCOL="+protocol,
 		"LD_LIBRARY_PATH="+filepath.Join(lib, "src")+":"+filepath.Join(lib, "src-cpp"))
 	slots := make(chan struct{}, e.jobs)
 	var wg sync.WaitGroup

@@ -16,6 +16,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"embed"
 	"errors"
 	"flag"
@@ -51,6 +52,7 @@ const (
 // suite is one project's tests.
 type suite struct {
 	name string
+	list string // of tests, where it is another's
 	// properties the broker needs beyond the defaults
 	properties []string
 	// run runs the given tests against a broker and reports each.
@@ -75,7 +77,9 @@ type entry struct {
 var suites = []suite{
 	{name: "franz-go", run: franzGo},
 	// Their tests write to several partitions of topics that they do not create.
-	{name: "librdkafka", run: librdkafka, properties: []string{"num.partitions=4"}},
+	{name: "librdkafka", run: librdkafka("classic"), properties: []string{"num.partitions=4"}},
+	// The same tests with groups of KIP-848.
+	{name: "librdkafka-consumer", list: "librdkafka", run: librdkafka("consumer"), properties: []string{"num.partitions=4"}},
 	{name: "kafka-junit", run: kafkaJUnit, properties: []string{
 		"group.initial.rebalance.delay.ms=0", "group.min.session.timeout.ms=0", "offsets.topic.num.partitions=1",
 	}},
@@ -111,7 +115,7 @@ func main() {
 var errTests = errors.New("tests failed")
 
 func runSuite(s suite, addr string, kafka bool, have []string, only string, jobs int, verbose bool) error {
-	entries, err := readList(s.name)
+	entries, err := readList(cmp.Or(s.list, s.name))
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,6 @@ func runShop(t *testing.T, b *harness.Broker, guarantee string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer cl.Close()
 	s := &shop{
 		t: t, b: b, cl: cl, adm: kadm.NewClient(cl), guarantee: guarantee, prefix: topicName(t), dir: t.TempDir(),
 		epochMs: time.Now().UnixMilli() / shopWindowMs * shopWindowMs,
@@ -103,6 +102,7 @@ func runShop(t *testing.T, b *harness.Broker, guarantee string) {
 	var work, writing sync.WaitGroup
 	defer func() {
 		stop()
+		cl.Close() // or a write waits for ever for a broker that did not come back
 		writing.Wait()
 		work.Wait()
 	}()

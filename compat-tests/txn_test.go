@@ -349,7 +349,6 @@ func runPipeline(t *testing.T, b *harness.Broker, alone bool, command func(args 
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer cl.Close()
 	for _, topic := range []string{"-in", "-out"} {
 		if r, err := kadm.NewClient(cl).CreateTopic(t.Context(), pipePartitions, 1, nil, p.prefix+topic); err != nil || r.Err != nil {
 			t.Fatal(err, r.Err)
@@ -362,6 +361,7 @@ func runPipeline(t *testing.T, b *harness.Broker, alone bool, command func(args 
 	writer.Go(func() { p.fill(filling, cl) })
 	defer func() {
 		stop()
+		cl.Close() // or a write waits for ever for a broker that did not come back
 		reader.Wait()
 		writer.Wait()
 	}()

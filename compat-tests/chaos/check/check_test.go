@@ -316,7 +316,7 @@ func TestMutations(t *testing.T) {
 		}},
 		"a read of what was read is out of range": {"P18", func(s *sim, ops []history.Op) bool {
 			last := &ops[len(ops)-1]
-			last.Beyond = map[history.Key]int64{s.keys[0]: 1}
+			last.Ended = map[history.Key]int64{s.keys[0]: 1}
 			return true
 		}},
 		"a stable offset that stays": {"P26", func(s *sim, ops []history.Op) bool {

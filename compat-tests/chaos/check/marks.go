@@ -173,8 +173,8 @@ func repeatable(a *analysis) {
 		}
 	}
 	for i := range a.ops {
-		for k, offset := range a.ops[i].Beyond {
-			questions = append(questions, question{k, offset - 1, &a.ops[i], "a read after offset %d was out of range, offset %d was read before"})
+		for k, end := range a.ops[i].Ended {
+			questions = append(questions, question{k, end, &a.ops[i], "a read was refused as the log ends at %d, offset %d was read before"})
 		}
 	}
 	slices.SortStableFunc(questions, func(x, y question) int { return cmp.Compare(x.op.Invoked, y.op.Invoked) })

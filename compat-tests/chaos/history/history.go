@@ -82,9 +82,9 @@ type Op struct {
 	Type       Type         //
 	Mops       []Mop        `json:",omitempty"`
 	Rebalanced map[Key]bool `json:",omitempty"` // keys that came or went since the process's last operation
-	// Beyond names reads that the broker refused because they began beyond its
-	// log's end (or before its start).
-	Beyond map[Key]int64 `json:",omitempty"`
+	// Ended names logs that the broker said to end at or before an offset, by
+	// refusing a read after it.
+	Ended map[Key]int64 `json:",omitempty"`
 	// Final marks polls after healing: they read every key from its beginning
 	// to its end.
 	Final bool `json:",omitempty"`

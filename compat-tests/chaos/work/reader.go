@@ -85,18 +85,28 @@ func (r *reader) poll(ctx context.Context, o *history.Op) error {
 // took notes an error of a fetch, and says whether the partition is given up.
 func (r *reader) took(o *history.Op, e kgo.FetchError) bool {
 	var loss *kgo.ErrDataLoss
+	k := history.Key{Topic: e.Topic, Partition: e.Partition}
 	switch {
 	case errors.Is(e.Err, context.DeadlineExceeded) || errors.Is(e.Err, context.Canceled):
 		return false
-	case errors.Is(e.Err, kerr.OffsetOutOfRange), errors.As(e.Err, &loss):
-		k := history.Key{Topic: e.Topic, Partition: e.Partition}
-		if o.Beyond == nil {
-			o.Beyond = map[history.Key]int64{}
-		}
-		o.Beyond[k] = r.at[k]
-		o.Note += fmt.Sprintf("%s: %v; ", k, e.Err)
+	case errors.Is(e.Err, kerr.OffsetOutOfRange):
+		r.ended(o, k, r.at[k]-1, e.Err)
+	case errors.As(e.Err, &loss):
+		// franz-go takes a log to be shortened, too, where an epoch brought only
+		// markers and aborted records before the next one: it remembers the
+		// epoch of the last record that it handed out. The end of that epoch,
+		// which the broker told it, is not below that record.
+		r.ended(o, k, loss.ResetTo, e.Err)
 	}
 	return true
+}
+
+func (r *reader) ended(o *history.Op, k history.Key, end int64, err error) {
+	if o.Ended == nil {
+		o.Ended = map[history.Key]int64{}
+	}
+	o.Ended[k] = end
+	o.Note += fmt.Sprintf("%s: %v; ", k, err)
 }
 
 // reads are the records of a poll.

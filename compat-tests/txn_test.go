@@ -54,7 +54,14 @@ func (x *transactor) try(command string, args ...string) error {
 
 func (x *transactor) do(command string, args ...string) {
 	x.t.Helper()
-	if err := x.try(command, args...); err != nil {
+	err := x.try(command, args...)
+	// Not every client waits for a coordinator that is new, and Apache Kafka's
+	// takes its time.
+	for end := time.Now().Add(30 * time.Second); slices.Contains([]int16{14, 15, 16}, harness.Code(err)) && time.Now().Before(end); {
+		time.Sleep(200 * time.Millisecond)
+		err = x.try(command, args...)
+	}
+	if err != nil {
 		x.t.Fatalf("%s %v: %v", command, args, err)
 	}
 }

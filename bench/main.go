@@ -12,7 +12,7 @@
 //
 //	main.go       flags, the brokers, the order of things
 //	produce.go fetch.go latency.go commits.go rebalance.go load.go start.go
-//	transactions.go
+//	transactions.go cluster.go failover.go replicated.go
 //	              what is measured, with the numbers of the reports
 //	measure.go    repetitions, medians
 //	client.go     a client that costs next to nothing: encoded requests are
@@ -131,21 +131,26 @@ func run() error {
 	select {
 	case err = <-finished:
 	case s := <-interrupted:
-		err = fmt.Errorf("%s", s)
+		return fmt.Errorf("%s", s)
 	}
-	if err != nil {
+	if b.report == nil || b.report.head == "" {
 		return err
 	}
+	return errors.Join(err, b.write(*out))
+}
+
+// write writes the report, to the standard output where no file is named.
+func (b *bench) write(out string) error {
 	text := b.report.String()
-	if *out == "" {
+	if out == "" {
 		_, err := io.WriteString(os.Stdout, text)
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(*out), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return err
 	}
-	b.logf("report in %s", *out)
-	return os.WriteFile(*out, []byte(text), 0o644)
+	b.logf("report in %s", out)
+	return os.WriteFile(out, []byte(text), 0o644)
 }
 
 // quicken makes everything small that was not asked for by a flag of its own.
@@ -178,6 +183,7 @@ func (b *bench) all(only string, noKafka bool) error {
 	if err := b.touchMemory(); err != nil {
 		return err
 	}
+	var failures error
 	load0 := loadAverage()
 	steal0, total0 := stolen()
 	for _, sc := range []struct {
@@ -192,6 +198,8 @@ func (b *bench) all(only string, noKafka bool) error {
 		{"10.2", b.rebalance},
 		{"10.3", b.loadCoordinator},
 		{"13", b.transactions},
+		{"15", b.failover},
+		{"16", b.replicatedProduce},
 		{"12", b.startAndFootprint},
 	} {
 		if !wanted(only, sc.number) {
@@ -200,13 +208,14 @@ func (b *bench) all(only string, noKafka bool) error {
 		stop := b.profileTo("scenario-" + sc.number)
 		err := sc.run()
 		stop()
-		if err != nil {
-			return fmt.Errorf("scenario %s: %w", sc.number, err)
+		if err != nil { // the others are worth having all the same
+			failures = errors.Join(failures, fmt.Errorf("scenario %s: %w", sc.number, err))
+			b.logf("%v", failures)
 		}
 	}
 	steal1, total1 := stolen()
 	b.report.head = b.describe(load0, float64(steal1-steal0)/float64(max(total1-total0, 1)))
-	return nil
+	return failures
 }
 
 // wanted tells whether a scenario was asked for; 10 asks for all of 10.1, 10.2...

@@ -26,10 +26,26 @@ func (s sample) cpuEach() float64 { return s.cpu.Seconds() * 1e6 / float64(s.amo
 
 func (s sample) perSecond() float64 { return float64(s.amount) / s.wall.Seconds() }
 
+// cpu is the CPU time of the subject's process, or of all of its cluster.
+func (s *subject) cpu() (time.Duration, error) {
+	if s.nodes == nil {
+		return processCPU(s.pid)
+	}
+	var sum time.Duration
+	for _, n := range s.nodes {
+		t, err := processCPU(n.Pid())
+		if err != nil {
+			return 0, err
+		}
+		sum += t
+	}
+	return sum, nil
+}
+
 // timed runs f and says what it cost the subject.
 func (s *subject) timed(amount int64, f func() error) (sample, error) {
 	steal0, total0 := stolen()
-	cpu0, err := processCPU(s.pid)
+	cpu0, err := s.cpu()
 	if err != nil {
 		return sample{}, err
 	}
@@ -38,7 +54,7 @@ func (s *subject) timed(amount int64, f func() error) (sample, error) {
 		return sample{}, fmt.Errorf("%s: %w", s.name, err)
 	}
 	out := sample{wall: time.Since(start), amount: amount, calls: -1}
-	cpu1, err := processCPU(s.pid)
+	cpu1, err := s.cpu()
 	if err != nil {
 		return sample{}, err
 	}

@@ -179,3 +179,18 @@ func (r *report) singleTxns(title string, order []string, rows map[string]*txns)
 			spreadOf(x.whole50).format("%.0f"), spreadOf(x.whole99).format("%.0f"), spreadOf(x.end50).format("%.0f"), spreadOf(x.end99).format("%.0f"), 100*x.stolen)
 	}
 }
+
+func (r *report) failovers(cs []*cluster, rows map[string]map[string][]float64) {
+	fmt.Fprintf(&r.body, "\n## 15. Failover: longest time without an acknowledgement of acks=all, %d brokers, milliseconds\n\n| |", clusterNodes)
+	for _, f := range faults {
+		fmt.Fprintf(&r.body, " %s of the leader |", f.name)
+	}
+	r.body.WriteString("\n|---|" + strings.Repeat("---|", len(faults)) + "\n")
+	for _, c := range cs {
+		fmt.Fprintf(&r.body, "| %s |", c.name)
+		for _, f := range faults {
+			fmt.Fprintf(&r.body, " %s |", spreadOf(rows[c.name][f.name]).format("%.0f"))
+		}
+		r.body.WriteString("\n")
+	}
+}

@@ -35,7 +35,9 @@ type subject struct {
 	dir  string
 
 	broker *harness.Broker // nil for the floor
-	floor  *exec.Cmd
+	// nodes are all brokers of a cluster, of which broker is one.
+	nodes []*harness.Broker
+	floor *exec.Cmd
 }
 
 // tools are the programs that are measured, built from this tree.

@@ -15,6 +15,11 @@ const clusterID = "MkU3OEVBNTcwNTJENDM2Qg"
 // gregor's. All topics have up to three replicas, of which two must be in sync.
 // It does not start them. more goes into every server.properties.
 func NewCluster(bin, dir string, n int, more ...string) ([]*Broker, error) {
+	return NewClusterOn(bin, []string{"-Xmx512m", "-XX:+UseSerialGC"}, dir, n, more...)
+}
+
+// NewClusterOn is NewCluster with the flags of Kafka's JVM.
+func NewClusterOn(bin string, jvm []string, dir string, n int, more ...string) ([]*Broker, error) {
 	type node struct{ client, controller int }
 	nodes := make([]node, n)
 	var voters []string
@@ -64,7 +69,7 @@ func NewCluster(bin, dir string, n int, more ...string) ([]*Broker, error) {
 			return nil, err
 		}
 		if bin == "" {
-			if err := b.asKafka(path, []string{"-Xmx512m", "-XX:+UseSerialGC"}); err != nil {
+			if err := b.asKafka(path, jvm); err != nil {
 				return nil, err
 			}
 		}

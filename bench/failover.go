@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gregor-broker/gregor/compat-tests/harness"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// fault is what happens to the leader of a partition, and how it is undone.
+type fault struct {
+	name string
+	do   func(*harness.Broker) error
+	undo func(*harness.Broker) error
+}
+
+var faults = []fault{
+	{"kill -9", func(n *harness.Broker) error { n.Kill(); return nil }, (*harness.Broker).Start},
+	{"SIGSTOP", signalled(syscall.SIGSTOP), signalled(syscall.SIGCONT)},
+	{"clean stop", (*harness.Broker).Stop, (*harness.Broker).Start},
+}
+
+func signalled(s syscall.Signal) func(*harness.Broker) error {
+	return func(n *harness.Broker) error { return syscall.Kill(n.Pid(), s) }
+}
+
+// What the producer of the failover scenario does.
+const (
+	failoverEvery = 5 * time.Millisecond
+	// failoverPatience is how long it waits for an answer before it looks for
+	// another leader: far below what clients default to, so that what is seen is
+	// the cluster's part of the time.
+	failoverPatience = 500 * time.Millisecond
+	// failoverCalm is how long all is well before and after.
+	failoverCalm  = 2 * time.Second
+	failoverLimit = time.Minute
+)
+
+// failover measures the longest time between two acknowledgements that an
+// acks=all producer gets when the leader of its partition goes. The leader is
+// not the controller, which would be another fault.
+func (b *bench) failover() error {
+	b.logf("scenario 15: failover, %d brokers", clusterNodes)
+	defer b.alone(nil)()
+	cs, stop, err := b.clusters(onAnyCPU)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	const topic = "failover"
+	spread := [][]int32{{1, 2, 3}, {2, 3, 1}, {3, 1, 2}}
+	rows := map[string]map[string][]float64{}
+	for _, c := range cs {
+		rows[c.name] = map[string][]float64{}
+		if err := c.createTopic(topic, spread...); err != nil {
+			return err
+		}
+	}
+	for range b.fewReps() {
+		for _, f := range faults {
+			for _, c := range cs {
+				gap, err := c.failOnce(topic, int32(len(spread)), f)
+				if err != nil {
+					return fmt.Errorf("%s, %s: %w", c.name, f.name, err)
+				}
+				rows[c.name][f.name] = append(rows[c.name][f.name], gap.Seconds()*1e3)
+				b.logf("  %-8s %-10s no acknowledgement for %.0f ms", c.name, f.name, gap.Seconds()*1e3)
+			}
+		}
+	}
+	b.report.failovers(cs, rows)
+	return nil
+}
+
+func (c *cluster) failOnce(topic string, partitions int32, f fault) (time.Duration, error) {
+	if err := c.electPreferred(topic, partitions); err != nil {
+		return 0, err
+	}
+	controller, err := c.controller()
+	if err != nil {
+		return 0, err
+	}
+	partition := controller % clusterNodes // led by the node after the controller
+	victim := c.nodes[partition]
+	p, err := c.newPulse(topic, partition)
+	if err != nil {
+		return 0, err
+	}
+	defer p.close()
+	if err := p.calm(failoverLimit); err != nil {
+		return 0, fmt.Errorf("before: %w", err)
+	}
+	began := time.Now()
+	if err := f.do(victim); err != nil {
+		return 0, err
+	}
+	err = p.calm(failoverLimit)
+	gap := p.longestSince(began)
+	if undoErr := onAnyCPU(func() error { return f.undo(victim) }); err == nil {
+		err = undoErr
+	}
+	return gap, err
+}
+
+// pulse is a producer that writes a small record to one partition every few
+// milliseconds and notes when each is acknowledged.
+type pulse struct {
+	cl   *kgo.Client
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	mu   sync.Mutex
+	acks []time.Time
+	err  error
+}
+
+func (c *cluster) newPulse(topic string, partition int32) (*pulse, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.addrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerLinger(0), kgo.MetadataMinAge(50*time.Millisecond),
+		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }), kgo.RequestRetries(1<<20),
+		kgo.ProduceRequestTimeout(failoverPatience), kgo.RequestTimeoutOverhead(failoverPatience), kgo.DialTimeout(failoverPatience))
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	p := &pulse{cl: cl, stop: stop}
+	p.done.Go(func() {
+		tick := time.NewTicker(failoverEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			cl.TryProduce(ctx, &kgo.Record{Topic: topic, Partition: partition, Value: []byte("pulse")}, p.acked)
+		}
+	})
+	return p, nil
+}
+
+func (p *pulse) acked(_ *kgo.Record, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.err = err
+		return
+	}
+	p.acks = append(p.acks, time.Now())
+}
+
+// calm waits until acknowledgements have come without a break for a while.
+func (p *pulse) calm(limit time.Duration) error {
+	deadline := time.Now().Add(limit)
+	began := time.Now()
+	for time.Now().Before(deadline) {
+		time.Sleep(failoverCalm / 20)
+		p.mu.Lock()
+		err := p.err
+		var last time.Time
+		if n := len(p.acks); n > 0 {
+			last = p.acks[n-1]
+		}
+		p.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if time.Since(last) > failoverCalm/4 {
+			began = time.Now()
+		}
+		if time.Since(began) > failoverCalm {
+			return nil
+		}
+	}
+	return fmt.Errorf("no steady acknowledgements within %s", limit)
+}
+
+// longestSince is the longest time without an acknowledgement that ended after
+// began.
+func (p *pulse) longestSince(began time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var longest time.Duration
+	for i := 1; i < len(p.acks); i++ {
+		if p.acks[i].After(began) {
+			longest = max(longest, p.acks[i].Sub(p.acks[i-1]))
+		}
+	}
+	return longest
+}
+
+func (p *pulse) close() {
+	p.stop()
+	p.done.Wait()
+	p.cl.Close()
+}

@@ -22,6 +22,10 @@ type committers struct {
 	frames [][]byte // one for each group
 }
 
+// joiners is how many groups form at a time, which takes them
+// group.initial.rebalance.delay.ms.
+const joiners = 200
+
 // newCommitters makes the groups: every member joins on a connection of its own,
 // as the broker answers only when the group has formed.
 func (b *bench) newCommitters(s *subject, topic string, groups int) (*committers, error) {
@@ -36,17 +40,20 @@ func (b *bench) newCommitters(s *subject, topic string, groups int) (*committers
 	for i := range groups {
 		next <- i
 	}
-	err := parallel(groups, func() error {
-		i := <-next
-		m, err := newMember(s, fmt.Sprintf("commit-%d", i), topic, commitPartitions)
-		if err != nil {
-			return err
+	close(next)
+	err := parallel(joiners, func() error {
+		for i := range next {
+			m, err := newMember(s, fmt.Sprintf("commit-%d", i), topic, commitPartitions)
+			if err != nil {
+				return err
+			}
+			_, err = m.join()
+			_ = m.c.Close()
+			if err != nil {
+				return err
+			}
+			c.frames[i] = encode(m.commitRequest(), int32(i))
 		}
-		defer m.c.Close()
-		if _, err := m.join(); err != nil {
-			return err
-		}
-		c.frames[i] = encode(m.commitRequest(), int32(i))
 		return nil
 	})
 	if err != nil {

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -73,6 +73,7 @@ func (b *bench) warmFetch() error {
 	return nil
 }
 
+// parallel runs f n times at once and returns an error if there was one.
 func parallel(n int, f func() error) error {
 	errs := make([]error, n)
 	var wg sync.WaitGroup
@@ -80,7 +81,7 @@ func parallel(n int, f func() error) error {
 		wg.Go(func() { errs[i] = f() })
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	return cmp.Or(errs...)
 }
 
 func fetchAll(s *subject, l *load, end int64, partitionMax, consumers int) (int64, error) {

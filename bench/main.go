@@ -209,8 +209,9 @@ func (b *bench) all(only string, noKafka bool) error {
 		err := sc.run()
 		stop()
 		if err != nil { // the others are worth having all the same
-			failures = errors.Join(failures, fmt.Errorf("scenario %s: %w", sc.number, err))
-			b.logf("%v", failures)
+			err = fmt.Errorf("scenario %s: %w", sc.number, err)
+			failures = errors.Join(failures, err)
+			b.logf("%v", err)
 		}
 	}
 	steal1, total1 := stolen()

@@ -154,6 +154,12 @@ func favour(pid int, on bool) bool {
 	return len(tasks) > 0
 }
 
+// realTime tells whether this process was started with precedence.
+func realTime() bool {
+	attr, err := unix.SchedGetAttr(0, 0)
+	return err == nil && (attr.Policy == unix.SCHED_RR || attr.Policy == unix.SCHED_FIFO)
+}
+
 // freeMemory is what nobody uses, not even as page cache.
 func freeMemory() int64 {
 	var info unix.Sysinfo_t

@@ -1,8 +1,8 @@
 // Command bench measures gregor beside Apache Kafka and beside the machine's
 // floor (see floor/), in one run, with equal settings, and writes a report.
 //
-//	make bench            from the top of the tree: about ten minutes
-//	go run . -quick       two minutes, to see whether something broke
+//	make bench            from the top of the tree: about half an hour
+//	go run . -quick       some minutes, to see whether something broke
 //	go run . -only 4      one scenario
 //
 // What is measured is the broker's CPU time for the same bytes: on a small
@@ -86,7 +86,7 @@ func main() {
 
 func run() error {
 	b := &bench{began: time.Now()}
-	quick := flag.Bool("quick", false, "small sizes: two minutes, numbers that only show what broke")
+	quick := flag.Bool("quick", false, "small sizes: some minutes, numbers that only show what broke")
 	size := flag.Int64("size", 768, "MiB per repetition")
 	warmup := flag.Int64("warmup", 4096, "MiB that Kafka's JVM gets to warm up before what is measured")
 	only := flag.String("only", "", "scenarios to run, such as 1,4 (all)")
@@ -348,13 +348,15 @@ func (b *bench) describe(load0, stolen float64) string {
 			fmt.Sprintf("- Apache Kafka %s, KRaft, default configuration, %s, JVM flags of its own start script (`%s`). Before a scenario is measured the JVM gets %d MiB of it to warm up (a quarter of that for what resembles the one before).",
 				harness.KafkaVersion, javaVersion(), strings.Join(kafkaJVM, " "), b.warmup/megabyte))
 	}
-	if b.favoured {
+	if realTime() {
+		lines = append(lines, "- All of it, brokers and client, ran as real-time threads that take turns (SCHED_RR): what else the machine did had to stand back.")
+	} else if b.favoured {
 		lines = append(lines, "- In scenario 7 the other brokers are stopped, and broker and client are real-time threads (SCHED_RR), so that other people's work does not delay them.")
 	}
 	return strings.Join(append(lines,
 		fmt.Sprintf("- Both brokers: `%s`, replication factor 1, no fsync, data on the same file system.", strings.Join(common, " ")),
 		fmt.Sprintf("- Broker on CPU %d, client on CPU %d. %d repetitions, taking turns; median (least–most). CPU is the broker process's own clock. System calls are counted in one more repetition, because counting costs.", brokerCPU, clientCPU, b.reps),
-		fmt.Sprintf("- %d MiB of records a repetition. Client: requests encoded before, five in flight, idempotent, acks=all; fetched records are dropped in the kernel (MSG_TRUNC).", b.size/megabyte),
+		fmt.Sprintf("- Produce and fetch: %d MiB of records a repetition. Client: requests encoded before, five in flight, idempotent, acks=all; fetched records are dropped in the kernel (MSG_TRUNC).", b.size/megabyte),
 		"- Before all else free memory was filled with page cache: a virtual machine charges the first use of memory to whoever happens to touch it, at a multiple of what is measured here. Repetitions that still had to pay show as the greatest in their line.",
 		"- Floor: the same bytes over the same loopback with nothing but CRC-32C and pwrite (produce), sendfile of gregor's own files in the same chunks (fetch), echo (latency), exec and listen of a static Go program (start).",
 	), "\n") + "\n"

@@ -43,8 +43,7 @@ func brokerAddress(img *metadata.Image, id int32, listener string) (string, bool
 func (n *Node) replicationOptions(o Options) replication.Options {
 	return replication.Options{
 		Logs: n.logs, NodeID: n.id, Config: o.Config, Now: o.Now, Log: n.log, Incarnation: n.incarnation,
-		Connect:     func(leader int32, clientID string) replication.Leader { return n.peers.Leader(leader, clientID) },
-		BrokerEpoch: func() int64 { return n.controller.BrokerEpoch() },
+		Connect: func(leader int32, clientID string) replication.Leader { return n.peers.Leader(leader, clientID) },
 		AlterPartition: func(ctx context.Context, changes []metadata.ISRChange) []metadata.ISRResult {
 			return n.controller.AlterPartition(ctx, changes)
 		},

@@ -3,7 +3,9 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -111,4 +113,145 @@ func TestReplication(t *testing.T) {
 	write(3000)
 	c.awaitInSync("t")
 	c.sameLogs("t", 3)
+	c.stop(2)
+	write(3000)
+	c.start("broker,controller", 2)
+	c.awaitInSync("t")
+	c.sameLogs("t", 3)
+}
+
+// TestFailover: the process of the leader is killed while clients write with
+// acks=all and two replicas required. What was acknowledged is there, and
+// writing goes on long before the session of the dead runs out.
+func TestFailover(t *testing.T) {
+	c := newCluster(t, 3)
+	c.start("broker,controller", 1, 2)
+	kill := c.startProcess(3)
+	for id := range c.nodes {
+		c.await(id, "three brokers", serving(3))
+	}
+	two := "2"
+	r := c.nodes[1].controller.CreateTopics(t.Context(), []metadata.NewTopic{{
+		Name: "t", Partitions: -1, ReplicationFactor: -1, Configs: map[string]*string{"min.insync.replicas": &two},
+		Assignment: []metadata.PartitionAssignment{{Replicas: []int32{3, 1, 2}}},
+	}}, false)
+	if r[0].Err != nil {
+		t.Fatal(r)
+	}
+	w := startWriter(c)
+	w.await(200)
+	kill()
+	killed := w.count()
+	w.await(killed + 500)
+	acked, gap := w.stop()
+	t.Logf("%d records acknowledged, the longest gap %v", len(acked), gap)
+	// A session takes 9s. That a dead process is noticed by its connections
+	// leaves far less, on a machine that is not busy with anything else.
+	if gap > 6*time.Second {
+		t.Errorf("no record was acknowledged for %v", gap)
+	}
+	missing := c.missing("t", acked)
+	if len(missing) > 0 {
+		t.Errorf("%d of %d acknowledged records are lost, the first of them %q", len(missing), len(acked), missing[0])
+	}
+	c.startProcess(3)
+	c.awaitInSync("t")
+}
+
+// writer writes one record after the other to topic "t" and notes what was
+// acknowledged.
+type writer struct {
+	t     testing.TB
+	stopC context.CancelFunc
+	done  chan struct{}
+
+	mu    sync.Mutex
+	acked []string
+	last  time.Time
+	gap   time.Duration
+	more  chan struct{} // closed and replaced with each
+}
+
+func startWriter(c *testCluster) *writer {
+	cl := c.client(kgo.ProducerLinger(0), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.DefaultProduceTopic("t"), kgo.MetadataMinAge(10*time.Millisecond))
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &writer{t: c.t, stopC: cancel, done: make(chan struct{}), more: make(chan struct{}), last: time.Now()}
+	go func() {
+		defer close(w.done)
+		for i := 0; ctx.Err() == nil; i++ {
+			value := fmt.Sprintf("record %d", i)
+			if err := cl.ProduceSync(ctx, &kgo.Record{Value: []byte(value)}).FirstErr(); err != nil {
+				if ctx.Err() == nil {
+					w.t.Error(err)
+				}
+				return
+			}
+			w.note(value)
+		}
+	}()
+	c.t.Cleanup(func() { cancel(); <-w.done })
+	return w
+}
+
+func (w *writer) note(value string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if len(w.acked) > 0 {
+		w.gap = max(w.gap, now.Sub(w.last))
+	}
+	w.last, w.acked = now, append(w.acked, value)
+	close(w.more)
+	w.more = make(chan struct{})
+}
+
+func (w *writer) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.acked)
+}
+
+// await waits until n records are acknowledged.
+func (w *writer) await(n int) {
+	w.t.Helper()
+	late := time.After(60 * time.Second)
+	for {
+		w.mu.Lock()
+		got, more := len(w.acked), w.more
+		w.mu.Unlock()
+		if got >= n {
+			return
+		}
+		select {
+		case <-more:
+		case <-w.done:
+			w.t.Fatal("the writer stopped")
+		case <-late:
+			w.t.Fatalf("%d records acknowledged, waiting for %d", got, n)
+		}
+	}
+}
+
+// stop ends the writing and returns what was acknowledged, and the longest time
+// between two.
+func (w *writer) stop() ([]string, time.Duration) {
+	w.stopC()
+	<-w.done
+	return w.acked, w.gap
+}
+
+// missing returns which of the values cannot be read from a topic.
+func (c *testCluster) missing(topic string, values []string) []string {
+	c.t.Helper()
+	left := map[string]bool{}
+	for _, v := range values {
+		left[v] = true
+	}
+	cl := c.client(kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for len(left) > 0 && ctx.Err() == nil {
+		cl.PollFetches(ctx).EachRecord(func(r *kgo.Record) { delete(left, string(r.Value)) })
+	}
+	return slices.Sorted(maps.Keys(left))
 }

@@ -39,9 +39,9 @@ type runningFetcher struct {
 	stop context.CancelFunc
 }
 
-func newFetchers(o *Options) *fetchers {
+func newFetchers(o *Options, brokerEpoch func() int64) *fetchers {
 	fs := &fetchers{
-		node: o.NodeID, config: o.Config, connect: o.Connect, brokerEpoch: o.BrokerEpoch, log: o.Log,
+		node: o.NodeID, config: o.Config, connect: o.Connect, brokerEpoch: brokerEpoch, log: o.Log,
 		all: map[fetcherID]*runningFetcher{}, of: map[PartitionID]fetcherID{},
 	}
 	fs.ctx, fs.cancel = context.WithCancel(context.Background())

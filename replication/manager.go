@@ -33,9 +33,6 @@ type Options struct {
 	// Connect makes the connection of one fetcher to a leader. Without it
 	// nothing is copied from other brokers.
 	Connect func(leader int32, clientID string) Leader
-	// BrokerEpoch is the epoch under which this broker is registered; it goes
-	// with Connect.
-	BrokerEpoch func() int64
 	// AlterPartition asks the controller for other in-sync sets. Without it
 	// they never change from here.
 	AlterPartition AlterPartition
@@ -107,7 +104,10 @@ func New(o Options) *Manager {
 	} else if class != "" {
 		o.Log.Warn().Str("class", class).Msg("replica.selector.class is not known; consumers read from leaders")
 	}
-	m.fetchers = newFetchers(&m.opts)
+	m.fetchers = newFetchers(&m.opts, func() int64 {
+		epoch, _ := m.brokerState(o.NodeID)
+		return epoch
+	})
 	if o.AlterPartition == nil {
 		return m
 	}
@@ -264,7 +264,8 @@ func (m *Manager) all() []*Partition {
 func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 	first := m.image.Load() == nil
 	m.image.Store(img)
-	m.granted = m.granted || m.opts.Incarnation == metadata.ID{} || img.Standing(m.opts.NodeID, m.opts.Incarnation) >= metadata.Fenced
+	before := m.granted
+	m.granted = before || m.opts.Incarnation == metadata.ID{} || img.Standing(m.opts.NodeID, m.opts.Incarnation) >= metadata.Fenced
 	if first {
 		m.setStraysAside(img)
 	}
@@ -277,6 +278,11 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 	}
 	if first {
 		return // what follows is for partitions that were there before
+	}
+	if m.granted && !before {
+		for _, p := range m.all() {
+			m.fetch(p)
+		}
 	}
 	m.applyBrokerConfigs(delta, img)
 	if len(delta.Brokers) > 0 {
@@ -385,18 +391,23 @@ func (m *Manager) assign(p *Partition, part *metadata.Partition, host *hosted) {
 	m.mu.Lock()
 	host.partitions[p.index] = p
 	m.mu.Unlock()
+	m.fetch(p)
 	leads := leader == m.opts.NodeID
-	switch {
-	case leads || leader < 0 || p.offline():
-		m.fetchers.unfollow(p)
-	default:
-		m.fetchers.follow(p, leader, part.LeaderEpoch)
-	}
 	if leads && part.Recovering && m.inSync != nil {
 		m.inSync.mayGrow(p) // to say that it recovered
 	}
 	if changed {
 		m.tell(LeadershipChange{Partition: p, Epoch: part.LeaderEpoch, Leader: leads})
+	}
+}
+
+// fetch has a partition copied from its leader, if it follows one. Leaders
+// listen to no process that was not granted a registration.
+func (m *Manager) fetch(p *Partition) {
+	if leader, epoch, ok := p.followsWhom(); ok && m.granted {
+		m.fetchers.follow(p, leader, epoch)
+	} else {
+		m.fetchers.unfollow(p)
 	}
 }
 

@@ -152,12 +152,14 @@ func (p *Partition) reconsider() {
 	p.inviteFollowers()
 }
 
-// offline reports whether there is no log to use.
-func (p *Partition) offline() bool {
+// followsWhom is the leader that the replica copies from; not ok if it has none
+// or cannot.
+func (p *Partition) followsWhom() (leader, epoch int32, ok bool) {
 	p.role.RLock()
 	defer p.role.RUnlock()
 	_, err := p.usable()
-	return err != nil
+	s := &p.state
+	return s.leader, s.leaderEpoch, err == nil && s.leader >= 0 && !p.isLeader()
 }
 
 // dir is the log directory of the replica, "" if it has none.

@@ -414,8 +414,16 @@ func TestCorruptRecordLeavesNoCoordinator(t *testing.T) {
 		r := newRuntime(t, newRegister)
 		defer r.Close()
 		r.Elected(0, 1, log)
+		r.Elected(1, 1, newMemLog(true))
 		synctest.Wait()
 		wantError(t, goCall(r, 0, get("a")), kerr.NotCoordinator)
+		if got := r.Counts(); got != (Counts{Active: 1, Failed: 1}) {
+			t.Fatalf("%+v", got)
+		}
+		r.Resigned(0, 2)
+		if got := r.Counts(); got != (Counts{Active: 1}) {
+			t.Fatalf("%+v after the broken one was taken away", got)
+		}
 	})
 }
 

@@ -11,6 +11,7 @@ package brokertest
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
 
@@ -27,9 +28,8 @@ const stopTimeout = 10 * time.Second
 
 // Broker is a running broker.
 type Broker struct {
-	tb    testing.TB
-	node  *node.Node
-	store *memstore.Store
+	tb   testing.TB
+	node *node.Node
 }
 
 type options struct {
@@ -60,6 +60,37 @@ func Verbose() Option {
 // wait for others.
 func Start(tb testing.TB, opts ...Option) *Broker {
 	tb.Helper()
+	store := newStore(tb)
+	return start(tb, store, false, opts)
+}
+
+// StartCluster runs a cluster of n brokers until the test ends, or fails the
+// test. Their ids are 1 to n; otherwise they differ from a broker's defaults as
+// that of Start does, so that partitions have one replica unless a topic is
+// created with more, or With("default.replication.factor", "3").
+func StartCluster(tb testing.TB, n int, opts ...Option) []*Broker {
+	tb.Helper()
+	store := newStore(tb)
+	brokers := make([]*Broker, n)
+	for i := range brokers {
+		brokers[i] = start(tb, store, true, append(opts[:len(opts):len(opts)], With("node.id", strconv.Itoa(i+1))))
+	}
+	return brokers
+}
+
+// newStore makes the metadata of a cluster, which goes after its brokers.
+func newStore(tb testing.TB) *memstore.Store {
+	store := memstore.New()
+	tb.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			tb.Errorf("brokertest: closing the metadata: %v", err)
+		}
+	})
+	return store
+}
+
+func start(tb testing.TB, store *memstore.Store, shared bool, opts []Option) *Broker {
+	tb.Helper()
 	o := options{level: zerolog.WarnLevel}
 	for _, opt := range append([]Option{
 		With("listeners", "PLAINTEXT://127.0.0.1:0"),
@@ -67,7 +98,6 @@ func Start(tb testing.TB, opts ...Option) *Broker {
 		With("http.address", ""),
 		With("metadata.store", "memory"),
 		With("group.initial.rebalance.delay.ms", "0"),
-		With("group.consumer.assignment.interval.ms", "0"),
 	}, opts...) {
 		opt(&o)
 	}
@@ -75,14 +105,13 @@ func Start(tb testing.TB, opts ...Option) *Broker {
 	if err != nil {
 		tb.Fatalf("brokertest: %v", err)
 	}
-	store := memstore.New()
 	log := zerolog.New(zerolog.ConsoleWriter{Out: tb.Output(), NoColor: true, TimeFormat: "15:04:05.000"}).
 		Level(o.level).With().Timestamp().Logger()
-	n, err := node.Start(tb.Context(), node.Options{Config: values, Log: log, Store: store, Version: "brokertest"})
+	n, err := node.Start(tb.Context(), node.Options{Config: values, Log: log, Store: store, Shared: shared, Version: "brokertest"})
 	if err != nil {
 		tb.Fatalf("brokertest: %v", err)
 	}
-	b := &Broker{tb: tb, node: n, store: store}
+	b := &Broker{tb: tb, node: n}
 	tb.Cleanup(b.Stop)
 	return b
 }
@@ -102,8 +131,5 @@ func (b *Broker) Stop() {
 	defer cancel()
 	if err := b.node.Close(ctx); err != nil {
 		b.tb.Errorf("brokertest: stopping the broker: %v", err)
-	}
-	if err := b.store.Close(); err != nil {
-		b.tb.Errorf("brokertest: closing the metadata: %v", err)
 	}
 }

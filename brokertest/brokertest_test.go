@@ -92,3 +92,70 @@ func TestHundredsInParallel(t *testing.T) {
 		}
 	})
 }
+
+// TestCluster runs three brokers: a transaction over partitions of all of them
+// is committed everywhere, and what was acknowledged is there without any one.
+func TestCluster(t *testing.T) {
+	brokers := brokertest.StartCluster(t, 3, brokertest.With("default.replication.factor", "3"),
+		brokertest.With("min.insync.replicas", "2"), brokertest.With("num.partitions", "6"),
+		brokertest.With("offsets.topic.num.partitions", "3"), brokertest.With("transaction.state.log.num.partitions", "3"))
+	var seeds []string
+	for _, b := range brokers {
+		seeds = append(seeds, b.Addr())
+		if b.ClusterID() != brokers[0].ClusterID() {
+			t.Errorf("cluster %s, want %s", b.ClusterID(), brokers[0].ClusterID())
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	producer, err := kgo.NewClient(kgo.SeedBrokers(seeds...), kgo.AllowAutoTopicCreation(), kgo.TransactionalID("t"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer producer.Close()
+	transact := func(value string, end kgo.TransactionEndTry) {
+		t.Helper()
+		if err := producer.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		for p := range int32(6) {
+			if err := producer.ProduceSync(ctx, &kgo.Record{Topic: "t", Partition: p, Value: []byte(value)}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := producer.EndTransaction(ctx, end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	consume := func(n int) map[string]int {
+		t.Helper()
+		c, err := kgo.NewClient(kgo.SeedBrokers(seeds...), kgo.ConsumeTopics("t"), kgo.ConsumerGroup("g"+fmt.Sprint(n)),
+			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		got := map[string]int{}
+		for range n {
+			for seen := 0; seen == 0; {
+				f := c.PollRecords(ctx, 1)
+				if ctx.Err() != nil {
+					t.Fatalf("got %v", got)
+				}
+				f.EachRecord(func(r *kgo.Record) { seen++; got[string(r.Value)]++ })
+			}
+		}
+		return got
+	}
+	transact("committed", kgo.TryCommit)
+	transact("aborted", kgo.TryAbort)
+	transact("committed too", kgo.TryCommit)
+	if got := consume(12); got["committed"] != 6 || got["committed too"] != 6 {
+		t.Errorf("got %v", got)
+	}
+	brokers[0].Stop()
+	transact("without one", kgo.TryCommit)
+	if got := consume(18); got["committed"] != 6 || got["committed too"] != 6 || got["without one"] != 6 {
+		t.Errorf("got %v", got)
+	}
+}

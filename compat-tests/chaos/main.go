@@ -17,15 +17,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gregor-broker/gregor/compat-tests/chaos/check"
 	"github.com/gregor-broker/gregor/compat-tests/chaos/disk"
 	"github.com/gregor-broker/gregor/compat-tests/chaos/history"
 	"github.com/gregor-broker/gregor/compat-tests/chaos/nemesis"
+	"github.com/gregor-broker/gregor/compat-tests/chaos/netns"
 	"github.com/gregor-broker/gregor/compat-tests/chaos/proxy"
 	"github.com/gregor-broker/gregor/compat-tests/chaos/work"
 	"github.com/gregor-broker/gregor/compat-tests/harness"
@@ -38,6 +41,7 @@ type options struct {
 	chosen           string
 	rate             float64
 	brokers          int
+	isolate          bool
 	dir, out         string
 	verbose          bool
 }
@@ -52,6 +56,7 @@ func main() {
 	flag.StringVar(&o.chosen, "faults", strings.Join(nemesis.All, ","), "which faults, or none")
 	flag.Float64Var(&o.rate, "rate", 8, "operations a second of each client, at most")
 	flag.IntVar(&o.brokers, "brokers", 1, "how many brokers; from two on, each record has two or three replicas")
+	flag.BoolVar(&o.isolate, "isolate", false, "brokers in network namespaces, which are cut off from each other too; needs root")
 	flag.StringVar(&o.dir, "dir", "", "directory for the broker, kept afterwards (default: a temporary one)")
 	flag.StringVar(&o.out, "history", "", "where to keep the history in any case")
 	flag.BoolVar(&o.verbose, "v", false, "say each fault")
@@ -63,7 +68,10 @@ func run(o options, out io.Writer) int {
 	fmt.Fprintf(out, "chaos: %d %s for %s, seed %d, faults %s\n", o.brokers, o.broker, o.duration, o.seed, o.chosen)
 	start := time.Now()
 	r := &chaos{options: o, out: out, rec: history.NewRecorder()}
-	report, err := r.play()
+	// A run that is interrupted still ends its brokers.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	report, err := r.play(ctx)
 	if report != nil {
 		fmt.Fprint(out, report.Summary())
 	}
@@ -123,7 +131,7 @@ var least = map[history.Kind]int{
 	history.Send: 40, history.Poll: 60, history.Txn: 60, history.Commit: 20, history.FetchOffset: 20, history.Observe: 40, history.Owned: 2,
 }
 
-func (c *chaos) play() (*check.Report, error) {
+func (c *chaos) play(ctx context.Context) (*check.Report, error) {
 	if c.dir == "" {
 		dir, err := os.MkdirTemp("", "gregor-chaos-")
 		if err != nil {
@@ -134,7 +142,26 @@ func (c *chaos) play() (*check.Report, error) {
 	} else if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, err
 	}
-	brokers, err := c.prepare()
+	places := harness.Here(c.brokers)
+	var between *netns.Net
+	if c.isolate {
+		if err := netns.Supported(); err != nil {
+			return nil, err
+		}
+		var err error
+		if between, err = netns.New(c.brokers); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err := between.Close(); err != nil {
+				fmt.Fprintln(c.out, "networks that are left:", err)
+			}
+		}()
+		for i := range places {
+			places[i] = harness.Place{Host: between.Host(i), Command: between.Command(i)}
+		}
+	}
+	brokers, err := c.prepare(places)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +182,7 @@ func (c *chaos) play() (*check.Report, error) {
 		return nil, err
 	}
 	defer net.Close()
-	err = c.load(brokers, net)
+	err = c.load(ctx, brokers, net, between)
 	c.network = net.Done()
 	options := check.Options{
 		Final: err == nil, StuckAfter: txnTimeout + 30*time.Second + c.period, RecoverWithin: 30 * time.Second,
@@ -172,7 +199,7 @@ func (c *chaos) play() (*check.Report, error) {
 }
 
 // prepare makes the brokers, which do not run yet.
-func (c *chaos) prepare() ([]*harness.Broker, error) {
+func (c *chaos) prepare(places []harness.Place) ([]*harness.Broker, error) {
 	switch c.broker {
 	case "gregor":
 		if c.bin == "" {
@@ -182,9 +209,9 @@ func (c *chaos) prepare() ([]*harness.Broker, error) {
 			}
 			c.bin = bin
 		}
-		return harness.NewCluster(c.bin, c.dir, c.brokers, properties...)
+		return harness.NewClusterAt(c.bin, nil, c.dir, places, properties...)
 	case "kafka":
-		return harness.NewCluster("", c.dir, c.brokers, properties...)
+		return harness.NewClusterAt("", harness.SmallJVM, c.dir, places, properties...)
 	default:
 		return nil, fmt.Errorf("-broker is gregor or kafka, not %q", c.broker)
 	}
@@ -214,13 +241,13 @@ func (c *chaos) disks(brokers []*harness.Broker) ([]check.Replica, error) {
 
 // load runs the clients through the faults and to the end. Its error is a
 // finding too: a broker that died, or clients that did not recover.
-func (c *chaos) load(brokers []*harness.Broker, net *proxy.Set) error {
+func (c *chaos) load(ctx context.Context, brokers []*harness.Broker, net *proxy.Set, between *netns.Net) error {
 	logf := func(format string, args ...any) {
 		if c.verbose {
 			fmt.Fprintf(c.out, "%s "+format+"\n", append([]any{time.Duration(c.rec.Now()).Round(time.Millisecond)}, args...)...)
 		}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w := work.New(work.Config{
 		Recorder: c.rec, Addrs: net.Addrs(), Seed: c.seed, Rate: c.rate,
@@ -240,6 +267,9 @@ func (c *chaos) load(brokers []*harness.Broker, net *proxy.Set) error {
 	if c.chosen != "none" {
 		n.Faults = strings.Split(c.chosen, ",")
 	}
+	if between != nil {
+		n.Network, n.Faults = between, append(n.Faults, nemesis.Isolate)
+	}
 	faulty, over := context.WithTimeout(ctx, c.duration)
 	failed := n.Run(faulty)
 	over()
@@ -247,7 +277,10 @@ func (c *chaos) load(brokers []*harness.Broker, net *proxy.Set) error {
 	// Everybody must be served again before the writers end.
 	recovery := time.NewTimer(10 * time.Second)
 	defer recovery.Stop()
-	<-recovery.C
+	select {
+	case <-recovery.C:
+	case <-ctx.Done():
+	}
 	logf("quiet")
 	w.Quiet()
 	limited, done := context.WithTimeout(ctx, 2*time.Minute)

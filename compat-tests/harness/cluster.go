@@ -10,16 +10,43 @@ import (
 // clusterID of all clusters that are started here.
 const clusterID = "MkU3OEVBNTcwNTJENDM2Qg"
 
-// NewCluster prepares n brokers that are controllers too, in directories of
-// their own below dir, on ports of their own: Kafka's where bin is empty, else
-// gregor's. All topics have up to three replicas, of which two must be in sync.
-// It does not start them. more goes into every server.properties.
-func NewCluster(bin, dir string, n int, more ...string) ([]*Broker, error) {
-	return NewClusterOn(bin, []string{"-Xmx512m", "-XX:+UseSerialGC"}, dir, n, more...)
+// Place is where a broker of a cluster runs.
+type Place struct {
+	// Host is its address.
+	Host string
+	// Command runs a program there, nil for this very machine.
+	Command []string
 }
 
-// NewClusterOn is NewCluster with the flags of Kafka's JVM.
+// Here are n places on this machine.
+func Here(n int) []Place {
+	out := make([]Place, n)
+	for i := range out {
+		out[i].Host = "127.0.0.1"
+	}
+	return out
+}
+
+// NewCluster is NewClusterAt on this machine, with small JVMs.
+func NewCluster(bin, dir string, n int, more ...string) ([]*Broker, error) {
+	return NewClusterOn(bin, SmallJVM, dir, n, more...)
+}
+
+// NewClusterOn is NewClusterAt on this machine.
 func NewClusterOn(bin string, jvm []string, dir string, n int, more ...string) ([]*Broker, error) {
+	return NewClusterAt(bin, jvm, dir, Here(n), more...)
+}
+
+// SmallJVM are flags of a Kafka that has little to do.
+var SmallJVM = []string{"-Xmx512m", "-XX:+UseSerialGC"}
+
+// NewClusterAt prepares brokers that are controllers too, in directories of
+// their own below dir, on ports of their own: Kafka's where bin is empty, with
+// the given flags of the JVM, else gregor's. All topics have up to three
+// replicas, of which two must be in sync. It does not start them. more goes into
+// every server.properties.
+func NewClusterAt(bin string, jvm []string, dir string, places []Place, more ...string) ([]*Broker, error) {
+	n := len(places)
 	type node struct{ client, controller int }
 	nodes := make([]node, n)
 	var voters []string
@@ -30,7 +57,7 @@ func NewClusterOn(bin string, jvm []string, dir string, n int, more ...string) (
 				return nil, err
 			}
 		}
-		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", i+1, nodes[i].controller))
+		voters = append(voters, fmt.Sprintf("%d@%s:%d", i+1, places[i].Host, nodes[i].controller))
 	}
 	replicas, inSync := min(n, 3), 1
 	if n > 1 {
@@ -42,12 +69,13 @@ func NewClusterOn(bin string, jvm []string, dir string, n int, more ...string) (
 		if err := os.MkdirAll(home, 0o755); err != nil {
 			return nil, err
 		}
-		addr, data := fmt.Sprintf("127.0.0.1:%d", p.client), filepath.Join(home, "data")
+		host := places[i].Host
+		addr, data := fmt.Sprintf("%s:%d", host, p.client), filepath.Join(home, "data")
 		lines := append([]string{
 			"process.roles=broker,controller",
 			fmt.Sprintf("node.id=%d", i+1),
 			"controller.quorum.voters=" + strings.Join(voters, ","),
-			fmt.Sprintf("listeners=PLAINTEXT://%s,CONTROLLER://127.0.0.1:%d", addr, p.controller),
+			fmt.Sprintf("listeners=PLAINTEXT://%s,CONTROLLER://%s:%d", addr, host, p.controller),
 			"advertised.listeners=PLAINTEXT://" + addr,
 			"controller.listener.names=CONTROLLER",
 			"log.dirs=" + data,
@@ -72,6 +100,10 @@ func NewClusterOn(bin string, jvm []string, dir string, n int, more ...string) (
 			if err := b.asKafka(path, jvm); err != nil {
 				return nil, err
 			}
+		}
+		if c := places[i].Command; c != nil {
+			b.args = append(append(append([]string{}, c[1:]...), b.program), b.args...)
+			b.program = c[0]
 		}
 		out = append(out, b)
 	}

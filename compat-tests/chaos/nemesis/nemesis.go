@@ -39,16 +39,17 @@ type Node interface {
 
 // Faults that a schedule may have.
 const (
-	Kill   = "kill"   // SIGKILL and start
-	Term   = "term"   // SIGTERM and start
-	Pause  = "pause"  // SIGSTOP, and SIGCONT later
-	Cut    = "cut"    // no client reaches a broker
-	Reset  = "reset"  // all clients' connections break
-	Net    = "net"    // requests and answers are delayed, lost and cut in two
-	Repeat = "repeat" // requests that may be repeated are, at once, later or stranded
+	Kill    = "kill"    // SIGKILL and start
+	Term    = "term"    // SIGTERM and start
+	Pause   = "pause"   // SIGSTOP, and SIGCONT later
+	Cut     = "cut"     // no client reaches a broker
+	Reset   = "reset"   // all clients' connections break
+	Net     = "net"     // requests and answers are delayed, lost and cut in two
+	Isolate = "isolate" // brokers do not reach each other, clients reach them
+	Repeat  = "repeat"  // requests that may be repeated are, at once, later or stranded
 )
 
-// All are all faults of one broker.
+// All are all faults that need nothing but processes and a proxy.
 var All = []string{Kill, Term, Pause, Cut, Reset, Net, Repeat}
 
 // Nemesis is a schedule.
@@ -58,6 +59,8 @@ type Nemesis struct {
 	Recorder *history.Recorder
 	Faults   []string
 	Seed     uint64
+	// Network is what Isolate needs, nil where there is none.
+	Network Network
 	// Roles find nodes that are something in a cluster, such as the controller.
 	Roles []Role
 	// Period is the longest that one fault, or quiet, lasts.
@@ -66,6 +69,13 @@ type Nemesis struct {
 
 	rng  *rand.Rand
 	done map[string]int
+}
+
+// Network cuts brokers off from each other.
+type Network interface {
+	// Cut drops what broker i gets from others (in) or sends to them (out).
+	Cut(i int, others []int, in, out bool) error
+	Heal() error
 }
 
 // Role is something that a node of a cluster may be.
@@ -185,6 +195,8 @@ func (n *Nemesis) do(ctx context.Context, fault string, length time.Duration) er
 		for _, i := range targets {
 			n.Proxy.Mend(i)
 		}
+	case Isolate:
+		failed = n.isolate(ctx, targets, length)
 	case Reset:
 		for _, i := range targets {
 			n.Proxy.Reset(i)
@@ -284,6 +296,37 @@ func (n *Nemesis) pause(ctx context.Context, targets []int, length time.Duration
 		}
 	}
 	return nil
+}
+
+// isolate cuts the targets off from all others, in both directions or in one,
+// or from one of them only, which leaves each with a majority of its own.
+func (n *Nemesis) isolate(ctx context.Context, targets []int, length time.Duration) error {
+	in, out := true, true
+	switch n.rng.IntN(4) {
+	case 0:
+		in = false
+	case 1:
+		out = false
+	}
+	one := n.rng.IntN(3) == 0
+	for _, i := range targets {
+		var others []int
+		for o := range n.Nodes {
+			if o != i {
+				others = append(others, o)
+			}
+		}
+		if one {
+			others = others[:1]
+		}
+		n.note("isolate %d from %s, in %t, out %t", i+1, names(others), in, out)
+		if err := n.Network.Cut(i, others, in, out); err != nil {
+			return err
+		}
+	}
+	// Longer than a session, sometimes.
+	_ = n.wait(ctx, 2*length)
+	return n.Network.Heal()
 }
 
 // spoil sets the proxy's rules.

@@ -91,6 +91,8 @@ public class StreamsApp {
         p.put(StreamsConfig.consumerPrefix(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG), 6000);
         p.put(StreamsConfig.consumerPrefix(ConsumerConfig.HEARTBEAT_INTERVAL_MS_CONFIG), 1000);
         p.put("reconnect.backoff.max.ms", 500);
+        // A broker that comes back on a busy machine may take longer than the default minute, and a thread that runs into it ends.
+        p.put(StreamsConfig.producerPrefix("max.block.ms"), 300_000);
 
         KafkaStreams app = new KafkaStreams(shop(args[1]), p);
         app.setStateListener((now, before) -> say("state", now.name(), 0));

@@ -42,7 +42,7 @@ type options struct {
 	rate             float64
 	brokers          int
 	isolate          bool
-	dir, out         string
+	dir, out, judge  string
 	verbose          bool
 }
 
@@ -59,9 +59,43 @@ func main() {
 	flag.BoolVar(&o.isolate, "isolate", false, "brokers in network namespaces, which are cut off from each other too; needs root")
 	flag.StringVar(&o.dir, "dir", "", "directory for the broker, kept afterwards (default: a temporary one)")
 	flag.StringVar(&o.out, "history", "", "where to keep the history in any case")
+	flag.StringVar(&o.judge, "judge", "", "run nothing, judge a history that was kept")
 	flag.BoolVar(&o.verbose, "v", false, "say each fault")
 	flag.Parse()
+	if o.judge != "" {
+		os.Exit(judge(o, os.Stdout))
+	}
 	os.Exit(run(o, os.Stdout))
+}
+
+// judge judges again what a run kept. The brokers' disks are gone.
+func judge(o options, out io.Writer) int {
+	f, err := os.Open(o.judge)
+	if err != nil {
+		fmt.Fprintln(out, err)
+		return 1
+	}
+	defer f.Close()
+	ops, err := history.Load(f)
+	if err != nil {
+		fmt.Fprintln(out, err)
+		return 1
+	}
+	report := check.Run(ops, o.properties(true))
+	fmt.Fprint(out, report.Summary())
+	return min(len(report.Findings), 1)
+}
+
+// properties say what a run that came to its end must have kept.
+func (o options) properties(ended bool) check.Options {
+	c := check.Options{Final: ended, StuckAfter: txnTimeout + 30*time.Second + o.period, RecoverWithin: 30 * time.Second}
+	if ended {
+		c.Banks = []string{work.BankTopic}
+		for _, p := range work.Pipes() {
+			c.Pipes = append(c.Pipes, check.Pipe{In: p[0], Out: p[1]})
+		}
+	}
+	return c
 }
 
 func run(o options, out io.Writer) int {
@@ -104,8 +138,8 @@ func counts(m map[string]int) string {
 // be open at most.
 const txnTimeout = 10 * time.Second
 
-// properties make timeouts short enough for a run to see them pass.
-var properties = []string{
+// settings make timeouts short enough for a run to see them pass.
+var settings = []string{
 	fmt.Sprintf("transaction.max.timeout.ms=%d", txnTimeout.Milliseconds()),
 	"transaction.abort.timed.out.transaction.cleanup.interval.ms=1000",
 	"offsets.topic.num.partitions=5",
@@ -184,14 +218,8 @@ func (c *chaos) play(ctx context.Context) (*check.Report, error) {
 	defer net.Close()
 	err = c.load(ctx, brokers, net, between)
 	c.network = net.Done()
-	options := check.Options{
-		Final: err == nil, StuckAfter: txnTimeout + 30*time.Second + c.period, RecoverWithin: 30 * time.Second,
-	}
+	options := c.properties(err == nil)
 	if err == nil {
-		options.Banks = []string{work.BankTopic}
-		for _, p := range work.Pipes() {
-			options.Pipes = append(options.Pipes, check.Pipe{In: p[0], Out: p[1]})
-		}
 		options.Replicas, err = c.disks(brokers)
 	}
 	report := check.Run(c.rec.History(), options)
@@ -209,9 +237,9 @@ func (c *chaos) prepare(places []harness.Place) ([]*harness.Broker, error) {
 			}
 			c.bin = bin
 		}
-		return harness.NewClusterAt(c.bin, nil, c.dir, places, properties...)
+		return harness.NewClusterAt(c.bin, nil, c.dir, places, settings...)
 	case "kafka":
-		return harness.NewClusterAt("", harness.SmallJVM, c.dir, places, properties...)
+		return harness.NewClusterAt("", harness.SmallJVM, c.dir, places, settings...)
 	default:
 		return nil, fmt.Errorf("-broker is gregor or kafka, not %q", c.broker)
 	}

@@ -35,7 +35,7 @@ func wantFound(t *testing.T, ops []history.Op, o Options, property string) {
 	}
 }
 
-var simOptions = Options{Final: true, RecoverWithin: time.Hour, StuckAfter: time.Hour}
+var simOptions = Options{Final: true, RecoverWithin: time.Hour}
 
 func TestCleanHistories(t *testing.T) {
 	for seed := range uint64(40) {
@@ -318,23 +318,6 @@ func TestMutations(t *testing.T) {
 			last := &ops[len(ops)-1]
 			last.Ended = map[history.Key]int64{s.keys[0]: 1}
 			return true
-		}},
-		"a stable offset that stays": {"P26", func(s *sim, ops []history.Op) bool {
-			n := 0
-			for i := range ops {
-				for j := range ops[i].Marks {
-					if ops[i].Marks[j].High > 5 {
-						ops[i].Marks[j].LastStable = 5
-					}
-				}
-				if ops[i].F == history.Observe {
-					n++
-				}
-			}
-			last := &ops[len(ops)-2]
-			last.Invoked += int64(3 * time.Hour)
-			last.Returned += int64(3 * time.Hour)
-			return n > 2
 		}},
 	}
 	for name, m := range mutations {

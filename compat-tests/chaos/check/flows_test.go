@@ -227,3 +227,24 @@ func TestRecovery(t *testing.T) {
 	judge(t, "P16", o, script(history.Op{Process: 1, F: history.Send, Mops: []history.Mop{sent(k, 1, 0)}}, healed))
 	judge(t, "", o, script(healed, history.Op{Process: 1, F: history.Send, Mops: []history.Mop{sent(k, 1, 0)}}, history.Op{Process: 1, F: history.Poll, Mops: []history.Mop{got(k, 0, 1)}}))
 }
+
+func TestStuck(t *testing.T) {
+	k := key("t", 0)
+	o := Options{StuckAfter: 10 * time.Second}
+	marks := func(stable func(i int) int64, gap time.Duration) []history.Op {
+		var ops []history.Op
+		for i := range 15 {
+			at := int64(i+1) * int64(gap)
+			ops = append(ops, history.Op{F: history.Observe, Invoked: at, Returned: at + 1, Marks: []history.Mark{{
+				Key: k, LeaderEpoch: 1, EpochStart: -1, LogStart: -1, LastStable: stable(i), High: int64(i) + 10, End: -1,
+			}}})
+		}
+		return script(ops...)
+	}
+	judge(t, "P26", o, marks(func(int) int64 { return 5 }, time.Second))
+	judge(t, "", o, marks(func(i int) int64 { return int64(i) }, time.Second))
+	// Nobody could look for most of the time.
+	few := marks(func(int) int64 { return 5 }, time.Minute)
+	judge(t, "", o, few[:5])
+	judge(t, "", o, marks(func(i int) int64 { return 5 + int64(i)/10*10 }, time.Second))
+}

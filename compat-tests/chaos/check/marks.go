@@ -197,6 +197,11 @@ func repeatable(a *analysis) {
 	}
 }
 
+// unwatched is the longest that a gap between two answers counts as time in
+// which a last stable offset stood still: a broker that is down or paused
+// cannot abort what is overdue.
+const unwatched = int64(2 * time.Second)
+
 // stuck is P26: a last stable offset that stays where it is, below the high
 // watermark, for longer than any transaction may be open.
 func stuck(a *analysis) {
@@ -207,26 +212,30 @@ func stuck(a *analysis) {
 	for _, k := range sortedKeys(marks) {
 		list := marks[k]
 		slices.SortStableFunc(list, func(x, y mark) int { return cmp.Compare(x.op.Invoked, y.op.Invoked) })
-		var since *mark
-		told := int64(-1)
-		for i := range list {
-			m := &list[i]
-			if m.LastStable < 0 || m.High < 0 {
-				continue
-			}
-			if m.LastStable >= m.High {
-				since = nil
-				continue
-			}
-			if since == nil || since.LastStable != m.LastStable {
-				since = m
-				continue
-			}
-			if held := m.op.Invoked - since.op.Returned; held > int64(a.o.StuckAfter) && told != m.LastStable {
-				told = m.LastStable
-				a.find(Finding{"P26", "LSO progress", k, fmt.Sprintf("the last stable offset stays at %d, below the high watermark %d, for %s", m.LastStable, m.High, milliseconds(held)), indexes(since.op, m.op)})
-			}
+		a.stands(k, list)
+	}
+}
+
+func (a *analysis) stands(k history.Key, list []mark) {
+	var since, before *mark
+	var held int64
+	for i := range list {
+		m := &list[i]
+		if m.LastStable < 0 || m.High < 0 {
+			continue
 		}
+		if m.LastStable >= m.High || since == nil || since.LastStable != m.LastStable {
+			since, before, held = nil, m, 0
+			if m.LastStable < m.High {
+				since = m
+			}
+			continue
+		}
+		gap := min(m.op.Invoked-before.op.Invoked, unwatched)
+		if held <= int64(a.o.StuckAfter) && held+gap > int64(a.o.StuckAfter) {
+			a.find(Finding{"P26", "LSO progress", k, fmt.Sprintf("the last stable offset stays at %d, below the high watermark %d, for %s in which the broker answered", m.LastStable, m.High, milliseconds(held+gap)), indexes(since.op, m.op)})
+		}
+		held, before = held+gap, m
 	}
 }
 

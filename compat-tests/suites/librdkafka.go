@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -166,14 +167,19 @@ var (
 	reasons  = regexp.MustCompile(`(?m)^.*(### Test|TEST FAILURE|_FAIL|assert|failed:).*$`)
 )
 
-func librdkafkaTest(work string, env []string, number string) result {
+// librdkafkaTest runs a test by its number, or a part of it: number:part.
+func librdkafkaTest(work string, env []string, test string) result {
+	number, part, _ := strings.Cut(test, ":")
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "./test-runner", "-L", "-K", "-p1")
-	cmd.Dir, cmd.Env = work, append(env, "TESTS="+number)
+	cmd.Dir, cmd.Env = work, append(slices.Clone(env), "TESTS="+number)
+	if part != "" {
+		cmd.Env = append(cmd.Env, "SUBTESTS="+part)
+	}
 	raw, err := cmd.CombinedOutput()
 	out := colours.ReplaceAllString(string(raw), "")
-	r := result{name: number, state: skipped}
+	r := result{name: test, state: skipped}
 	verdict := ""
 	for _, m := range verdicts.FindAllStringSubmatch(out, -1) {
 		if !strings.HasPrefix(m[1], number) {

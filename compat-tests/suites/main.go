@@ -4,7 +4,7 @@
 //
 //	suites                          all suites, each against a gregor of its own
 //	suites franz-go librdkafka      these
-//	suites -have group,txn          also the tests that need groups and transactions
+//	suites -have group,txn          the tests that need no more than groups and transactions
 //	suites -addr HOST:PORT ...      a broker that runs already
 //	suites -kafka ...               Apache Kafka, to prove the lists
 //
@@ -53,6 +53,8 @@ const (
 type suite struct {
 	name string
 	list string // of tests, where it is another's
+	// gives is what the suite has of itself, beside the broker.
+	gives []string
 	// properties the broker needs beyond the defaults
 	properties []string
 	// run runs the given tests against a broker and reports each.
@@ -77,9 +79,9 @@ type entry struct {
 var suites = []suite{
 	{name: "franz-go", run: franzGo},
 	// Their tests write to several partitions of topics that they do not create.
-	{name: "librdkafka", run: librdkafka("classic"), properties: []string{"num.partitions=4"}},
+	{name: "librdkafka", run: librdkafka("classic"), gives: []string{"classic"}, properties: []string{"num.partitions=4"}},
 	// The same tests with groups of KIP-848.
-	{name: "librdkafka-consumer", list: "librdkafka", run: librdkafka("consumer"), properties: []string{"num.partitions=4"}},
+	{name: "librdkafka-consumer", list: "librdkafka", run: librdkafka("consumer"), gives: []string{"kip848"}, properties: []string{"num.partitions=4"}},
 	{name: "kafka-junit", run: kafkaJUnit, properties: []string{
 		"group.initial.rebalance.delay.ms=0", "group.min.session.timeout.ms=0", "offsets.topic.num.partitions=1",
 	}},
@@ -88,7 +90,7 @@ var suites = []suite{
 func main() {
 	addr := flag.String("addr", "", "a broker that runs already")
 	kafka := flag.Bool("kafka", false, "start Apache Kafka instead of gregor")
-	have := flag.String("have", "", "what the broker can do, of: "+strings.Join(allNeeds(), " "))
+	have := flag.String("have", "group,consumer,txn,acl", "what the broker can do, of: "+strings.Join(allNeeds(), " "))
 	only := flag.String("run", "", "only tests whose name matches this regular expression")
 	jobs := flag.Int("jobs", 3, "test processes at a time, where a suite allows it")
 	verbose := flag.Bool("v", false, "name passed and left-out tests too")
@@ -129,7 +131,7 @@ func runSuite(s suite, addr string, kafka bool, have []string, only string, jobs
 		if !pattern.MatchString(e.name) {
 			continue
 		}
-		if why := missingNeed(e, have); why != "" {
+		if why := missingNeed(e, append(s.gives, have...)); why != "" {
 			left[why]++
 			if verbose {
 				fmt.Printf("left out %s: needs %s: %s\n", e.name, why, e.remark)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,8 +17,10 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/gregor-broker/gregor/broker/handler"
 	"github.com/gregor-broker/gregor/config"
 	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/metadata/etcdembed"
 )
 
 // testCluster is several nodes in this process that embed the metadata
@@ -341,4 +344,97 @@ func runNodeInProcess(lines string) error {
 	}
 	<-n.Failed()
 	return n.Err()
+}
+
+// TestControllerLostItsDisk: a controller whose metadata is gone does not come
+// back under its old name, but as a new member once the old one was removed; and
+// another one joins that nobody named before.
+func TestControllerLostItsDisk(t *testing.T) {
+	c := newCluster(t, 4)
+	voters := strings.Split(c.voters, ",")
+	c.voters = strings.Join(voters[:3], ",")
+	c.start("broker,controller", 1, 2, 3)
+	c.await(1, "three brokers", serving(3))
+	c.stop(3)
+	if err := os.RemoveAll(filepath.Join(c.dir, "3")); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.tryStart("broker,controller", 3); !errors.Is(err, etcdembed.ErrLostData) {
+		t.Fatalf("started with an empty disk: %v", err)
+	}
+	members := func(id int32) (voters, learners string) {
+		t.Helper()
+		q := c.nodes[id].quorumServers(values(t, c.config(id, "broker,controller")...))
+		list, err := q.Members(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.SortFunc(list, func(a, b handler.QuorumMember) int { return int(a.ID - b.ID) })
+		for _, m := range list {
+			switch {
+			case !m.Voter:
+				learners += fmt.Sprint(m.ID)
+			case m.Port != uint16(c.ports[m.ID]):
+				t.Errorf("member %+v, want port %d", m, c.ports[m.ID])
+			default:
+				voters += fmt.Sprint(m.ID)
+			}
+		}
+		return voters, learners
+	}
+	q := c.nodes[1].quorumServers(values(t, c.config(1, "broker,controller")...))
+	if found, err := q.RemoveMember(t.Context(), 3); !found || err != nil {
+		t.Fatal(found, err)
+	}
+	if found, err := q.RemoveMember(t.Context(), 3); found || err != nil {
+		t.Fatal("removed twice", found, err)
+	}
+	c.lines = append(c.lines, "controller.quorum.auto.join.enable=true")
+	c.start("broker,controller", 3)
+	c.await(1, "three brokers again", serving(3))
+	if voters, _ := members(2); voters != "123" {
+		t.Errorf("voters %s", voters)
+	}
+
+	// Node 4 knows the others' addresses, the others do not know it.
+	var addresses []string
+	for _, v := range voters[:3] {
+		_, a, _ := strings.Cut(v, "@")
+		addresses = append(addresses, a)
+	}
+	c.lines = append(c.lines, "controller.quorum.voters=", "controller.quorum.bootstrap.servers="+strings.Join(addresses, ","))
+	for range 2 { // the second time with its own data
+		c.start("broker,controller", 4)
+		c.await(4, "four brokers", serving(4))
+		if voters, learners := members(1); voters != "1234" || learners != "" {
+			t.Errorf("voters %s, learners %s", voters, learners)
+		}
+		c.stop(4)
+	}
+}
+
+// TestControllerMoves: a controller comes back at another address.
+func TestControllerMoves(t *testing.T) {
+	c := newCluster(t, 3)
+	c.start("broker,controller", 1, 2, 3)
+	c.await(1, "three brokers", serving(3))
+	c.stop(2)
+	old := fmt.Sprintf("2@127.0.0.1:%d", c.ports[2])
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.ports[2] = l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.voters = strings.Replace(c.voters, old, fmt.Sprintf("2@127.0.0.1:%d", c.ports[2]), 1)
+	c.start("broker,controller", 2)
+	c.await(1, "three brokers again", serving(3))
+	// The others reach it there: it makes the majority with either of them.
+	c.stop(1)
+	c.await(2, "two brokers", serving(2))
+	c.start("broker,controller", 1)
+	c.stop(3)
+	c.await(2, "two brokers", serving(2))
 }

@@ -188,7 +188,7 @@ func (n *Node) serve(ctx context.Context, o Options) error {
 		NodeID: n.id, ClusterID: n.clusterID, Rack: o.Config.String("broker.rack"),
 		Cluster: n.controller, Partitions: n.partitions, Logs: n.logs, Config: o.Config,
 		Groups: n.groups, Transactions: n.txns, Markers: n.markers, Verifications: &n.verifications, Peers: n.peers,
-		Calls: n.controller.Answer, Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
+		Calls: n.controller.Answer, Quorum: n.quorumServers(o.Config), Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
 	})
 	if err != nil {
 		return err

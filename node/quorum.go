@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/gregor-broker/gregor/config"
+	"github.com/gregor-broker/gregor/metadata/etcdembed"
 )
 
 // quorum is this node's part in keeping the metadata, as the KRaft keys of its
@@ -29,8 +30,8 @@ type quorum struct {
 	member  string
 	members map[string]string
 	// dial names the controllers to ask for the metadata, where this process
-	// runs no member.
-	dial []string
+	// runs no member; contacts those that may make this process one.
+	dial, contacts []string
 }
 
 // alone says that no other process can have a part in the metadata.
@@ -142,6 +143,11 @@ func (q *quorum) findSelf(v *config.Values, voters []config.Voter, me self) erro
 	}
 	if own < 0 {
 		q.dialAll(voters)
+		if q.listener != nil && (v.Bool("controller.quorum.auto.join.enable") || etcdembed.Started(etcdDir(v))) {
+			q.contacts, q.dial = q.dial, nil
+			q.member = strconv.Itoa(int(id))
+			q.members = map[string]string{q.member: q.address}
+		}
 		return nil
 	}
 	if len(voters) > 1 && q.listener == nil {

@@ -41,6 +41,8 @@ func openStore(ctx context.Context, v *config.Values, q *quorum, port *controlle
 		Dir:             etcdDir(v),
 		Name:            q.member,
 		Members:         q.members,
+		Contacts:        q.contacts,
+		AutoJoin:        v.Bool("controller.quorum.auto.join.enable"),
 		Prefix:          v.String("metadata.etcd.prefix"),
 		WALSegmentBytes: v.Int64("metadata.etcd.wal.segment.bytes"),
 		QuotaBytes:      v.Int64("metadata.etcd.quota.bytes"),
@@ -48,13 +50,13 @@ func openStore(ctx context.Context, v *config.Values, q *quorum, port *controlle
 		SnapshotCount:   uint64(v.Int64("metadata.etcd.snapshot.count")),
 		Log:             log,
 	}
-	if len(q.members) <= 1 || v.IsSet("metadata.etcd.heartbeat.interval.ms") || v.IsSet("metadata.etcd.election.timeout.ms") {
+	if len(q.members)+len(q.contacts) <= 1 || v.IsSet("metadata.etcd.heartbeat.interval.ms") || v.IsSet("metadata.etcd.election.timeout.ms") {
 		o.Tick, o.Election = v.Duration("metadata.etcd.heartbeat.interval.ms"), v.Duration("metadata.etcd.election.timeout.ms")
 	}
 	if port != nil {
 		o.PeerListener, o.ClientListener = port.members, port.stores
 	}
-	if len(q.members) > 1 {
+	if len(q.members)+len(q.contacts) > 1 {
 		log.Info().Str("member", q.member).Interface("members", q.members).Msg("waiting for a majority of the controllers")
 	}
 	return etcdembed.Open(ctx, o)

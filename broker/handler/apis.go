@@ -98,5 +98,6 @@ func apis() []API {
 		{Key: 69, Min: 0, Max: 1, handle: consumerGroupDescribe},
 		{Key: 74, Min: 0, Max: 1, handle: listConfigResources},
 		{Key: 75, Min: 0, Max: 0, handle: describeTopicPartitions},
+		{Key: 81, Min: 0, Max: 0, handle: removeRaftVoter},
 	}
 }

@@ -41,6 +41,9 @@ type Broker struct {
 	Verifications *Verifications
 	// Peers reaches other brokers; nil where there are none.
 	Peers Peers
+	// Quorum is the controllers that keep the metadata; nil where that is not
+	// known.
+	Quorum Quorum
 	// Calls answers what other nodes ask of the controller; nil where there
 	// are none.
 	Calls func(ctx context.Context, message []byte) []byte
@@ -84,6 +87,26 @@ type Cluster interface {
 	AlterScram(ctx context.Context, deletions []metadata.ScramID, upsertions []metadata.ScramUpsertion) ([]metadata.ScramResult, error)
 	// AllocateProducerIDs reserves count producer ids from first on.
 	AllocateProducerIDs(ctx context.Context) (first int64, count int32, err error)
+}
+
+// Quorum is the servers that keep the metadata, one in each controller.
+type Quorum interface {
+	Members(ctx context.Context) ([]QuorumMember, error)
+	// RemoveMember takes a controller's vote away for good; false if there is
+	// no such one.
+	RemoveMember(ctx context.Context, id int32) (bool, error)
+}
+
+// QuorumMember is one of the servers that keep the metadata.
+type QuorumMember struct {
+	ID int32
+	// Listener, Host and Port are where other nodes reach it.
+	Listener, Host string
+	Port           uint16
+	// Voter is false for one that is still catching up.
+	Voter bool
+	// Revision is how far it has come, -1 where it did not say.
+	Revision int64
 }
 
 // Logs is what lies in the log directories of this broker. *storage.Manager is

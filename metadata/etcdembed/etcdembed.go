@@ -60,14 +60,19 @@ type Options struct {
 	// talks to. It counts when Dir is empty: later, the members are those
 	// that the cluster agreed on.
 	Members map[string]string
+	// AutoJoin lets a server with an empty Dir become a member of a cluster
+	// that is there and does not know it. Contacts are members of it that may
+	// be asked besides those in Members.
+	AutoJoin bool
+	Contacts []string
 	// Join says that the cluster is there and has made this server a member:
-	// Members are then those that it has now.
+	// Members are then those that it has now. Open finds out by itself.
 	Join bool
 	// PeerListener receives what other members say, ClientListener etcd's
 	// clients (HTTP/1 and HTTP/2 in clear). Both are closed with the server,
 	// and where it does not start. Nil listens nowhere.
 	PeerListener, ClientListener net.Listener
-	// Tick and Election time raft (defaults: 10ms and 50ms alone, 30ms and
+	// Tick and Election time raft (defaults: 10ms and 50ms alone, 50ms and
 	// 300ms in a cluster).
 	Tick, Election time.Duration
 	// Prefix is put before every key (default: the store's).
@@ -120,6 +125,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o.Log.Debug().Err(err).Msg("cannot trim the metadata database")
 	}
 	outside := serve(o.PeerListener, o.ClientListener)
+	if err := prepare(ctx, &o); err != nil {
+		outside.close()
+		return nil, fmt.Errorf("etcd in %s: %w", o.Dir, err)
+	}
 	server, err := embed.StartEtcd(config(o))
 	if err != nil {
 		outside.close()
@@ -148,6 +157,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		watched: make(chan struct{}), closing: make(chan struct{}),
 	}
 	go s.watchServer()
+	if err := s.settle(ctx, &o); err != nil {
+		return nil, errors.Join(fmt.Errorf("etcd in %s: %w", o.Dir, err), s.Close())
+	}
 	return s, nil
 }
 
@@ -189,14 +201,14 @@ func (s *Store) Close() error {
 }
 
 // alone tells whether the server is a cluster of one.
-func (o *Options) alone() bool { return len(o.Members) <= 1 && !o.Join }
+func (o *Options) alone() bool { return len(o.Members)+len(o.Contacts) <= 1 && !o.Join }
 
 func (o *Options) setDefaults() {
 	if o.Name == "" {
 		o.Name = "gregor"
 	}
 	if o.Tick == 0 {
-		o.Tick, o.Election = 30*time.Millisecond, 300*time.Millisecond
+		o.Tick, o.Election = 50*time.Millisecond, 300*time.Millisecond
 		if o.alone() {
 			o.Tick, o.Election = 10*time.Millisecond, 50*time.Millisecond
 		}

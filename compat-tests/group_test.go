@@ -254,6 +254,10 @@ func churn(t *testing.T, b *harness.Broker, kind groupKind, kill *killOnce) {
 	if r, err := g.adm.CreateTopic(t.Context(), churnPartitions, 1, nil, g.topic); err != nil || r.Err != nil {
 		t.Fatal(err, r.Err)
 	}
+	// kcat ends when it asks for a topic that does not exist yet.
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: g.topic, Value: []byte("first")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	work.Go(func() { g.produce(ctx, cl) })

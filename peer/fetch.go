@@ -141,9 +141,9 @@ func (l *Leader) decode(body []byte, resp *replication.FetchResponse) error {
 			f.Topic = id
 			l.decodePartition(&w, f)
 		}
-		w.tags(nil)
+		w.skipTags()
 	}
-	w.tags(nil)
+	w.skipTags()
 	if w.bad {
 		return errShort
 	}
@@ -158,19 +158,21 @@ func (l *Leader) decodePartition(w *reader, f *replication.Fetched) {
 	f.LogStart = w.int64()
 	for range w.count() { // aborted transactions: none for a follower
 		w.take(16)
-		w.tags(nil)
+		w.skipTags()
 	}
 	w.int32() // preferred replica
 	f.Records = w.bytes()
-	w.tags(func(tag uint32, body *reader) {
+	for n := w.uvarint(); n > 0 && !w.bad; n-- {
+		tag := w.uvarint()
+		body := reader{b: w.take(int(w.uvarint()))}
 		if tag != 0 {
-			return
+			continue
 		}
 		if end := (replication.EpochEnd{Epoch: body.int32(), EndOffset: body.int64()}); !body.bad && end.Epoch >= 0 {
 			l.ends = append(l.ends, end)
 			f.Diverging = &l.ends[len(l.ends)-1]
 		}
-	})
+	}
 }
 
 // Bounds implements replication.Leader.
@@ -277,12 +279,10 @@ func (w *reader) count() int {
 
 func (w *reader) bytes() []byte { return w.take(max(int(w.uvarint())-1, 0)) }
 
-func (w *reader) tags(each func(tag uint32, body *reader)) {
+// skipTags passes over tagged fields.
+func (w *reader) skipTags() {
 	for n := w.uvarint(); n > 0 && !w.bad; n-- {
-		tag := w.uvarint()
-		body := reader{b: w.take(int(w.uvarint()))}
-		if each != nil && !w.bad {
-			each(uint32(tag), &body)
-		}
+		w.uvarint()
+		w.take(int(w.uvarint()))
 	}
 }

@@ -1,0 +1,211 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// scriptedLeader answers each fetch with what the test says.
+type scriptedLeader struct {
+	asked   chan FetchRequest
+	answers chan func(*FetchResponse) error
+}
+
+func (l *scriptedLeader) Fetch(ctx context.Context, req *FetchRequest, resp *FetchResponse) error {
+	copied := *req
+	copied.Partitions, copied.Forgotten = slices.Clone(req.Partitions), slices.Clone(req.Forgotten)
+	select {
+	case l.asked <- copied:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case answer := <-l.answers:
+		*resp = FetchResponse{SessionID: 9}
+		return answer(resp)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l *scriptedLeader) Bounds(context.Context, BoundsRequest) (start, end int64, err error) {
+	return 100, 200, nil
+}
+
+func (l *scriptedLeader) Close() {}
+
+// follower is partition n of a topic on broker 1, which follows broker 2 in
+// epoch 1.
+func follower(tb testing.TB, n int32) *Partition {
+	tb.Helper()
+	p := ledBy1(tb, 1, 2)
+	p.index = n
+	mustAssign(tb, p, 2, 2, 1, 2)
+	return p
+}
+
+// leadersBatch is a batch as broker 2 has it at an offset.
+func leadersBatch(tb testing.TB, offset int64, n int) []byte {
+	tb.Helper()
+	p := ledBy1(tb, 1)
+	if offset > 0 {
+		produce(tb, p, int(offset))
+	}
+	produce(tb, p, n)
+	data, _, err := p.ReadBytes(nil, offset, 1<<20)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return data
+}
+
+// TestFetcherKeepsASession: after the first request only what changed is named;
+// a partition that fails leaves the session and comes back, one that is added
+// does not wait for the long poll, and a forgotten session is made anew.
+func TestFetcherKeepsASession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &scriptedLeader{asked: make(chan FetchRequest), answers: make(chan func(*FetchResponse) error)}
+		f := newFetcher(l, fetchConfig{maxBytes: 1 << 20, responseMaxBytes: 1 << 20, minBytes: 1, maxWait: time.Second, backoff: time.Second}, func() int64 { return 7 }, zerolog.Nop())
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); f.run(ctx) }()
+		defer func() { cancel(); <-done }()
+		a, b, c := follower(t, 0), follower(t, 1), follower(t, 2)
+		f.follow(a, 2)
+		f.follow(b, 2)
+		expect := func(epoch int32, forgotten int, offsets map[int32]int64) {
+			t.Helper()
+			req := <-l.asked
+			got := map[int32]int64{}
+			for _, p := range req.Partitions {
+				got[p.Partition] = p.Offset
+			}
+			if req.SessionEpoch != epoch || len(req.Forgotten) != forgotten || len(got) != len(offsets) || req.BrokerEpoch != 7 {
+				t.Fatalf("asked %+v, want epoch %d, %d forgotten and %v", req, epoch, forgotten, offsets)
+			}
+			for n, o := range offsets {
+				if got[n] != o {
+					t.Fatalf("asked %+v, want %v", req, offsets)
+				}
+			}
+		}
+		answer := func(fn func(*FetchResponse) error) { l.answers <- fn }
+		synctest.Wait()
+		req := <-l.asked // the second may have come while the first was asked for
+		if len(req.Partitions) == 1 {
+			expect(0, 0, map[int32]int64{0: 0, 1: 0})
+		}
+		batch := leadersBatch(t, 0, 3)
+		answer(func(r *FetchResponse) error {
+			r.Partitions = []Fetched{{PartitionID: PartitionID{a.id, 0}, HighWatermark: 2, Records: batch}}
+			return nil
+		})
+		expect(1, 0, map[int32]int64{0: 3})
+		if s := a.Snapshot(); s.HighWatermark != 2 || s.LogEnd != 3 {
+			t.Errorf("%+v", s)
+		}
+		// A corrupt batch: the partition leaves the session for a while.
+		corrupt := slices.Clone(batch)
+		corrupt[len(corrupt)-1] ^= 1
+		answer(func(r *FetchResponse) error {
+			r.Partitions = []Fetched{{PartitionID: PartitionID{b.id, 1}, HighWatermark: 2, Records: corrupt}}
+			return nil
+		})
+		began := time.Now()
+		expect(2, 1, nil)
+		answer(func(*FetchResponse) error { return nil })
+		for i := int32(3); ; i++ {
+			req := <-l.asked
+			if len(req.Partitions) == 1 && req.Partitions[0].Partition == 1 && req.Partitions[0].Offset == 0 {
+				break
+			}
+			time.Sleep(req.MaxWait) //nolint:forbidigo // the leader's long poll, in synctest's time
+			answer(func(*FetchResponse) error { return nil })
+		}
+		if time.Since(began) < firstBackoff {
+			t.Error("a corrupt batch is asked for again at once")
+		}
+		answer(func(*FetchResponse) error { return kerr.FetchSessionIDNotFound })
+		expect(0, 0, map[int32]int64{0: 3, 1: 0})
+		// During this long poll another partition comes.
+		f.follow(c, 2)
+		expect(0, 0, map[int32]int64{0: 3, 1: 0, 2: 0})
+		// Its log lies outside of the leader's: it begins anew where that does.
+		answer(func(r *FetchResponse) error {
+			r.Partitions = []Fetched{{PartitionID: PartitionID{c.id, 2}, Err: kerr.OffsetOutOfRange}}
+			return nil
+		})
+		expect(1, 0, map[int32]int64{2: 100})
+		f.unfollow(PartitionID{b.id, 1})
+		answer(func(r *FetchResponse) error { return nil })
+		expect(2, 1, nil)
+	})
+}
+
+// TestTruncationBeforeWatermark: what diverges is cut and nothing of the same
+// answer counts; a late answer of another epoch does nothing.
+func TestTruncationBeforeWatermark(t *testing.T) {
+	p := ledBy1(t, 1, 2)
+	produce(t, p, 5) // epoch 1, not committed
+	mustAssign(t, p, 2, 2, 1, 2)
+	if _, err := p.truncate(1, EpochEnd{Epoch: 1, EndOffset: 0}); !errors.Is(err, errNotFollowing) {
+		t.Errorf("an answer of an older epoch: %v", err)
+	}
+	if to, err := p.truncate(2, EpochEnd{Epoch: 1, EndOffset: 0}); err != nil || to != 0 {
+		t.Errorf("truncated to %d, %v", to, err)
+	}
+	if s := p.Snapshot(); s.LogEnd != 0 || s.HighWatermark != 0 {
+		t.Errorf("%+v", s)
+	}
+	if err := p.take(2, 5, &Fetched{HighWatermark: 5}); err != nil {
+		t.Error(err)
+	}
+	if s := p.Snapshot(); s.HighWatermark != 0 {
+		t.Errorf("a stale answer moved the watermark: %+v", s)
+	}
+}
+
+// TestNearestReplica: a consumer that names its rack is sent to a replica in
+// sync there that has the offset, and stays where the leader's rack is its own
+// (KIP-392).
+func TestNearestReplica(t *testing.T) {
+	p := ledBy1(t, 1, 2, 3)
+	racks := map[int32]string{1: "a", 2: "b", 3: "b"}
+	down := int32(0)
+	p.env.rackOf = func(id int32) (string, bool) { return racks[id], id != down }
+	produce(t, p, 4)
+	for id, end := range map[int32]int64{2: 2, 3: 4} {
+		if err := follow(p, id, end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	preferred := func(rack string, offset int64) int32 {
+		o := from(offset)
+		o.Rack = rack
+		res, err := p.Read(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Slice.Release()
+		return res.PreferredReplica
+	}
+	for _, c := range []struct {
+		rack   string
+		offset int64
+		want   int32
+	}{{"a", 0, -1}, {"", 0, -1}, {"c", 0, -1}, {"b", 0, 3}, {"b", 2, 3}} {
+		if got := preferred(c.rack, c.offset); got != c.want {
+			t.Errorf("from rack %q at %d: %d, want %d", c.rack, c.offset, got, c.want)
+		}
+	}
+	if down = 3; preferred("b", 0) != 2 || preferred("b", 3) != -1 {
+		t.Error("sent to a replica that is down, or has not the offset")
+	}
+}

@@ -120,7 +120,32 @@ func (c *cluster) createTopic(name string, replicas ...[]int32) error {
 	if err := failed("CreateTopics", resp.Topics[0].ErrorCode); err != nil {
 		return err
 	}
-	return c.awaitPartitions(name, inSync)
+	if err := c.awaitPartitions(name, inSync); err != nil {
+		return err
+	}
+	ctx, cancel = withTimeout()
+	defer cancel()
+	for { // the metadata names leaders a moment before they have taken over
+		ok, err := c.leads(ctx, name, replicas)
+		if err != nil || ok {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// leads tells whether the first replica of each partition leads it.
+func (c *cluster) leads(ctx context.Context, topic string, replicas [][]int32) (bool, error) {
+	if ctx.Err() != nil {
+		return false, fmt.Errorf("%s: topic %s has no leaders", c.name, topic)
+	}
+	for i, r := range replicas {
+		s := &subject{name: c.name, addr: c.nodes[r[0]-1].Addr}
+		if ok, err := s.leadsPartition(topic, int32(i)); err != nil || !ok {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // inSync: all replicas are.

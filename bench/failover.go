@@ -1,14 +1,16 @@
 package main
 
 import (
-	"context"
+	"encoding/binary"
 	"fmt"
+	"io"
+	"net"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/gregor-broker/gregor/compat-tests/harness"
-	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // fault is what happens to the leader of a partition, and how it is undone.
@@ -34,7 +36,7 @@ const (
 	// failoverPatience is how long it waits for an answer before it looks for
 	// another leader: far below what clients default to, so that what is seen is
 	// the cluster's part of the time.
-	failoverPatience = 500 * time.Millisecond
+	failoverPatience = 250 * time.Millisecond
 	// failoverCalm is how long all is well before and after.
 	failoverCalm  = 2 * time.Second
 	failoverLimit = time.Minute
@@ -107,50 +109,122 @@ func (c *cluster) failOnce(topic string, partitions int32, f fault) (time.Durati
 }
 
 // pulse is a producer that writes a small record to one partition every few
-// milliseconds and notes when each is acknowledged.
+// milliseconds and notes when each is acknowledged. It has one request under way
+// at a time, gives up on it soon, and asks each node in turn for the leader.
 type pulse struct {
-	cl   *kgo.Client
-	stop context.CancelFunc
-	done sync.WaitGroup
+	c     *cluster
+	conn  net.Conn
+	frame []byte
+	topic string
+	part  int32
+	stop  chan struct{}
+	done  sync.WaitGroup
 
 	mu   sync.Mutex
 	acks []time.Time
-	err  error
 }
 
 func (c *cluster) newPulse(topic string, partition int32) (*pulse, error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(c.addrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerLinger(0), kgo.MetadataMinAge(50*time.Millisecond),
-		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }), kgo.RequestRetries(1<<20),
-		kgo.ProduceRequestTimeout(failoverPatience), kgo.RequestTimeoutOverhead(failoverPatience), kgo.DialTimeout(failoverPatience))
+	l, err := newLoad(topic, shape{records: 1, valueBytes: 100, batches: 1, partitions: 1, firstPartition: int(partition)})
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	p := &pulse{cl: cl, stop: stop}
-	p.done.Go(func() {
-		tick := time.NewTicker(failoverEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			cl.TryProduce(ctx, &kgo.Record{Topic: topic, Partition: partition, Value: []byte("pulse")}, p.acked)
-		}
-	})
+	b := l.frames[0].batches[0]
+	for i := 43; i < 57; i++ { // no producer id, epoch and sequence: what is lost is not missed
+		b[i] = 0xff
+	}
+	b.ResetCRC()
+	p := &pulse{c: c, frame: l.frames[0].bytes, topic: topic, part: partition, stop: make(chan struct{})}
+	p.done.Go(p.run)
 	return p, nil
 }
 
-func (p *pulse) acked(_ *kgo.Record, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err != nil {
-		p.err = err
-		return
+func (p *pulse) run() {
+	tick := time.NewTicker(failoverEvery)
+	defer tick.Stop()
+	defer p.disconnect()
+	for next := 0; ; {
+		select {
+		case <-p.stop:
+			return
+		case <-tick.C:
+		}
+		if p.conn == nil {
+			next++
+			p.conn = p.connect(p.c.nodes[next%clusterNodes].Addr)
+		}
+		if p.conn == nil {
+			continue
+		}
+		if p.write() != nil {
+			p.disconnect()
+			continue
+		}
+		p.mu.Lock()
+		p.acks = append(p.acks, time.Now())
+		p.mu.Unlock()
 	}
-	p.acks = append(p.acks, time.Now())
+}
+
+// connect asks a node who leads, and connects to it.
+func (p *pulse) connect(addr string) net.Conn {
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version = 8
+	t := kmsg.NewMetadataRequestTopic()
+	t.Topic = &p.topic
+	req.Topics = append(req.Topics, t)
+	c, err := net.DialTimeout("tcp", addr, failoverPatience)
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	resp := kmsg.MetadataResponse{Version: 8}
+	if err := exchange(c, encode(req, 1), &resp); err != nil || len(resp.Topics) != 1 {
+		return nil
+	}
+	for _, q := range resp.Topics[0].Partitions {
+		if q.Partition == p.part && q.Leader > 0 {
+			leader, err := net.DialTimeout("tcp", p.c.nodes[q.Leader-1].Addr, failoverPatience)
+			if err == nil {
+				return leader
+			}
+		}
+	}
+	return nil
+}
+
+func (p *pulse) write() error {
+	resp := kmsg.ProduceResponse{Version: 12}
+	if err := exchange(p.conn, p.frame, &resp); err != nil {
+		return err
+	}
+	return failed("Produce", resp.Topics[0].Partitions[0].ErrorCode)
+}
+
+func (p *pulse) disconnect() {
+	if p.conn != nil {
+		_ = p.conn.Close()
+		p.conn = nil
+	}
+}
+
+// exchange sends a request and reads its answer, patiently but not for long.
+func exchange(c net.Conn, request []byte, resp kmsg.Response) error {
+	if err := c.SetDeadline(time.Now().Add(failoverPatience)); err != nil {
+		return err
+	}
+	if _, err := c.Write(request); err != nil {
+		return err
+	}
+	var size [4]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		return err
+	}
+	frame := make([]byte, binary.BigEndian.Uint32(size[:]))
+	if _, err := io.ReadFull(c, frame); err != nil {
+		return err
+	}
+	return decode(frame, resp)
 }
 
 // calm waits until acknowledgements have come without a break for a while.
@@ -160,15 +234,11 @@ func (p *pulse) calm(limit time.Duration) error {
 	for time.Now().Before(deadline) {
 		time.Sleep(failoverCalm / 20)
 		p.mu.Lock()
-		err := p.err
 		var last time.Time
 		if n := len(p.acks); n > 0 {
 			last = p.acks[n-1]
 		}
 		p.mu.Unlock()
-		if err != nil {
-			return err
-		}
 		if time.Since(last) > failoverCalm/4 {
 			began = time.Now()
 		}
@@ -194,7 +264,6 @@ func (p *pulse) longestSince(began time.Time) time.Duration {
 }
 
 func (p *pulse) close() {
-	p.stop()
+	close(p.stop)
 	p.done.Wait()
-	p.cl.Close()
 }

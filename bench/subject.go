@@ -212,12 +212,20 @@ func (s *subject) createTopic(name string, partitions int32, configs ...string) 
 // leads asks for an offset of every partition, which only a leader tells. The
 // metadata names leaders a moment before they have taken over.
 func (s *subject) leads(name string, partitions int32) (bool, error) {
+	all := make([]int32, partitions)
+	for i := range all {
+		all[i] = int32(i)
+	}
+	return s.leadsPartition(name, all...)
+}
+
+func (s *subject) leadsPartition(name string, partitions ...int32) (bool, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.Version = 7
 	req.ReplicaID = -1
 	t := kmsg.NewListOffsetsRequestTopic()
 	t.Topic = name
-	for i := range partitions {
+	for _, i := range partitions {
 		p := kmsg.NewListOffsetsRequestTopicPartition()
 		p.Partition, p.CurrentLeaderEpoch, p.Timestamp = i, -1, -1
 		t.Partitions = append(t.Partitions, p)

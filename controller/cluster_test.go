@@ -544,6 +544,34 @@ func checkConverged(t *testing.T, store *memstore.Store, nodes []*Controller, wa
 	}
 }
 
+// TestControllerHangs: a request that went to a controller which does not answer
+// any more, and keeps its connections, is answered by its successor.
+func TestControllerHangs(t *testing.T) {
+	store := memstore.New()
+	a := start(t, Options{Store: store, NodeID: 1})
+	b := start(t, Options{Store: store, NodeID: 2})
+	asked := make(chan struct{})
+	c := start(t, Options{Store: store, NodeID: 3, BrokerOnly: true, Call: func(ctx context.Context, node int32, message []byte) ([]byte, error) {
+		if node == 2 {
+			return b.Answer(ctx, message), nil
+		}
+		close(asked)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	go func() {
+		<-asked
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(testContext(t), 5*time.Second)
+	defer cancel()
+	if r := c.CreateTopics(ctx, []metadata.NewTopic{{Name: "t", Partitions: 1, ReplicationFactor: 1}}, false); r[0].Err != nil {
+		t.Error(r[0].Err)
+	}
+}
+
 // TestAlterPartition: the leader's change is in the image when it is answered;
 // a broker that registers anew between decision and write stays out.
 func TestAlterPartition(t *testing.T) {

@@ -68,7 +68,7 @@ func do[R any](ctx context.Context, c *Controller, op operation[R]) ([]R, error)
 			return results, err
 		}
 		img := c.newest.Load()
-		results, revision, err := ask(ctx, c, op, img.ControllerID(), retried)
+		results, revision, err := ask(ctx, c, op, img, retried)
 		switch {
 		case err == nil:
 			// What was answered is true here too, once the image shows it.
@@ -109,8 +109,26 @@ func (c *Controller) awaitOther(ctx context.Context, img *metadata.Image) error 
 // errUnanswered says that nobody knows whether the controller heard a request.
 var errUnanswered = errors.New("controller: no answer")
 
-// ask sends an operation to the controller.
-func ask[R any](ctx context.Context, c *Controller, op operation[R], id int32, retried bool) ([]R, int64, error) {
+// callWhile asks the controller of img, for as long as it is that: a process that
+// hangs does not even close its connections, and its successor has to be asked.
+func (c *Controller) callWhile(ctx context.Context, img *metadata.Image, message []byte) ([]byte, error) {
+	asking, cancel := context.WithCancel(ctx)
+	replaced := make(chan struct{})
+	go func() {
+		defer close(replaced)
+		_ = c.await(asking, func(now *metadata.Image) bool {
+			return now.Revision >= img.Revision && now.ControllerFence() != img.ControllerFence()
+		})
+		cancel()
+	}()
+	reply, err := c.opts.Call(asking, img.ControllerID(), message)
+	cancel()
+	<-replaced
+	return reply, err
+}
+
+// ask sends an operation to the controller of img.
+func ask[R any](ctx context.Context, c *Controller, op operation[R], img *metadata.Image, retried bool) ([]R, int64, error) {
 	args, err := json.Marshal(op.args)
 	if err != nil {
 		return nil, 0, fmt.Errorf("controller: encode %s: %w", op.name, err)
@@ -119,7 +137,7 @@ func ask[R any](ctx context.Context, c *Controller, op operation[R], id int32, r
 	if err != nil {
 		return nil, 0, fmt.Errorf("controller: encode %s: %w", op.name, err)
 	}
-	reply, err := c.opts.Call(ctx, id, message)
+	reply, err := c.callWhile(ctx, img, message)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", errUnanswered, err)
 	}

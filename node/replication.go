@@ -20,6 +20,7 @@ func newPeers(v *config.Values, id int32, image func() *metadata.Image) *peer.Pe
 		ClientID:       fmt.Sprintf("broker-%d", id),
 		Address:        func(id int32) (string, bool) { return brokerAddress(image(), id, listener) },
 		ConnectTimeout: v.Duration("socket.connection.setup.timeout.ms"),
+		RequestTimeout: v.Duration("replica.socket.timeout.ms"),
 		MaxAnswerBytes: max(v.Int("socket.request.max.bytes"), 2*v.Int("replica.fetch.response.max.bytes")),
 	})
 }

@@ -43,7 +43,7 @@ const keepRequest = 64 << 10
 
 // Do sends req and reads the frame of its answer, without the size, into buf
 // if that is large enough. After an error the connection is closed. When ctx
-// ends, Do returns soon.
+// or Options.RequestTimeout ends, Do returns soon.
 func (c *Conn) Do(ctx context.Context, req kmsg.Request, buf []byte) ([]byte, error) {
 	if c.net == nil {
 		conn, address, err := c.peers.dial(ctx, c.id)
@@ -65,6 +65,9 @@ func (c *Conn) Do(ctx context.Context, req kmsg.Request, buf []byte) ([]byte, er
 
 func (c *Conn) exchange(ctx context.Context, req kmsg.Request, buf []byte) ([]byte, error) {
 	conn := c.net
+	if err := conn.SetDeadline(time.Now().Add(c.peers.opts.RequestTimeout)); err != nil {
+		return nil, err
+	}
 	// A deadline in the past ends the read or write that is under way.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()

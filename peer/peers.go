@@ -29,6 +29,10 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// ConnectTimeout bounds one attempt to connect. Default 10s.
 	ConnectTimeout time.Duration
+	// RequestTimeout bounds the time from a request to the end of its answer. A
+	// broker that hangs, or to which the way is cut, does not close its
+	// connections; neither does the network tell. Default 30s.
+	RequestTimeout time.Duration
 	// Backoff is the pause after a failed attempt, doubled with each up to
 	// MaxBackoff. Defaults 50ms and 1s.
 	Backoff, MaxBackoff time.Duration
@@ -46,7 +50,7 @@ func (o Options) withDefaults() Options {
 	for _, d := range []struct {
 		v *time.Duration
 		d time.Duration
-	}{{&o.ConnectTimeout, 10 * time.Second}, {&o.Backoff, 50 * time.Millisecond}, {&o.MaxBackoff, time.Second}} {
+	}{{&o.ConnectTimeout, 10 * time.Second}, {&o.RequestTimeout, 30 * time.Second}, {&o.Backoff, 50 * time.Millisecond}, {&o.MaxBackoff, time.Second}} {
 		if *d.v == 0 {
 			*d.v = d.d
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -229,6 +230,22 @@ func TestContextEndsARequest(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-asked; cancel() }()
 	if _, err := p.Request(ctx, 2, heartbeat()); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// TestRequestTimesOut: a broker that hangs keeps its connections open.
+func TestRequestTimesOut(t *testing.T) {
+	ended := make(chan struct{})
+	l := listen(t, func(protocol.Header, []byte) []byte {
+		<-ended
+		return nil
+	})
+	t.Cleanup(func() { close(ended) }) // before the listener's
+	p := peersTo(t, func() string { return l.Addr().String() }, Options{RequestTimeout: 20 * time.Millisecond})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := p.Request(ctx, 2, heartbeat()); !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
 		t.Error(err)
 	}
 }

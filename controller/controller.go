@@ -115,6 +115,7 @@ type Controller struct {
 	// newest is what the watch loop built last. Decisions are made on it.
 	newest      atomic.Pointer[metadata.Image]
 	brokerEpoch atomic.Int64
+	isolated    atomic.Bool
 	subscribers []Subscriber
 
 	// wake holds a token when the decision loop may have something to do.

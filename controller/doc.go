@@ -11,6 +11,10 @@
 //     controller's key and the revision of every key it touches, so that a
 //     controller that was replaced without knowing can write nothing.
 //
+// A request is made on any node. One that is not the controller sends it to the
+// one that is (Options.Call, Answer) and tries again until it has an answer; an
+// attempt whose outcome is unknown is told to the next.
+//
 // A change is acknowledged when this node's subscribers have applied it: what
 // CreateTopics answered is usable at once.
 package controller

@@ -34,6 +34,7 @@ func (c *Controller) ensureSession() error {
 				return err // we are closing; Close gives the session up
 			}
 			c.log.Warn().Msg("metadata session lost")
+			c.isolated.Store(true)
 			s.stop()
 			*s = session{}
 		default:
@@ -51,8 +52,15 @@ func (c *Controller) ensureSession() error {
 		return err
 	}
 	*s = session{lease: lease, lost: lost, stop: stop}
+	c.isolated.Store(false)
 	return nil
 }
+
+// Isolated says that this node has lost its session and could not begin another
+// one yet, so that it may have been fenced without knowing. A node whose session
+// is lost to the others only is not told so by this: nothing that must not
+// happen may rest on it (rule 3).
+func (c *Controller) Isolated() bool { return c.isolated.Load() }
 
 // liveness returns what this broker should say of itself.
 func (c *Controller) liveness(img *metadata.Image) metadata.Liveness {

@@ -42,8 +42,12 @@ func brokerAddress(img *metadata.Image, id int32, listener string) (string, bool
 // replicationOptions connects the partitions with the other brokers and the
 // controller.
 func (n *Node) replicationOptions(o Options) replication.Options {
+	var isolated func() bool
+	if !n.quorum.alone() || o.Shared {
+		isolated = func() bool { return n.controller.Isolated() }
+	}
 	return replication.Options{
-		Logs: n.logs, NodeID: n.id, Config: o.Config, Now: o.Now, Log: n.log, Incarnation: n.incarnation,
+		Isolated: isolated, Logs: n.logs, NodeID: n.id, Config: o.Config, Now: o.Now, Log: n.log, Incarnation: n.incarnation,
 		Connect: func(leader int32, clientID string) replication.Leader { return n.peers.Leader(leader, clientID) },
 		AlterPartition: func(ctx context.Context, changes []metadata.ISRChange) []metadata.ISRResult {
 			return n.controller.AlterPartition(ctx, changes)

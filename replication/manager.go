@@ -30,6 +30,10 @@ type Options struct {
 	// metadata says it leads, its predecessor did. Zero stands for no
 	// predecessors.
 	Incarnation metadata.ID
+	// Isolated says that this broker has lost its session and cannot get
+	// another one: it may have been replaced as leader without knowing. Nil if
+	// that cannot be. It is called for every append.
+	Isolated func() bool
 	// Connect makes the connection of one fetcher to a leader. Without it
 	// nothing is copied from other brokers.
 	Connect func(leader int32, clientID string) Leader
@@ -94,6 +98,7 @@ type LeadershipChange struct {
 func New(o Options) *Manager {
 	m := &Manager{opts: o, topics: map[string]*hosted{}, byID: map[storage.TopicID]*hosted{}}
 	m.env = environment{
+		isolated:    o.Isolated,
 		nodeID:      o.NodeID,
 		now:         o.Now,
 		maxLagMs:    o.Config.Int64("replica.lag.time.max.ms"),

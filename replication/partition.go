@@ -54,6 +54,9 @@ type environment struct {
 	now    func() time.Time
 	// maxLagMs is replica.lag.time.max.ms.
 	maxLagMs int64
+	// isolated says that this broker cannot confirm that it still takes part
+	// in the cluster; nil if that cannot be.
+	isolated func() bool
 	// brokerState is the registered epoch of a broker and whether it may be in
 	// an ISR: neither fenced nor shutting down.
 	brokerState func(id int32) (epoch int64, eligible bool)
@@ -140,6 +143,11 @@ func (p *Partition) leads() (*storage.Log, error) {
 
 func (p *Partition) isLeader() bool { return p.state.leader == p.env.nodeID }
 
+// isIsolated says that another broker may lead by now without this one having
+// learnt of it. What needs the others' consent (acks=all) is safe all the same;
+// the rest is not (rule 11).
+func (p *Partition) isIsolated() bool { return p.env.isolated != nil && p.env.isolated() }
+
 // AppendOptions goes with Append.
 type AppendOptions struct {
 	// Acks as in Produce: with -1 the append is refused with
@@ -186,6 +194,8 @@ func (p *Partition) Append(records []byte, o AppendOptions) (storage.AppendResul
 		return storage.AppendResult{}, fmt.Errorf("%w: cannot append to internal topic %s", kerr.InvalidTopicException, p.topic)
 	case o.CheckLeaderEpoch && o.LeaderEpoch != s.leaderEpoch:
 		return storage.AppendResult{}, fmt.Errorf("%w: appended in epoch %d, now %d", kerr.NotLeaderForPartition, o.LeaderEpoch, s.leaderEpoch)
+	case o.Acks != -1 && o.Origin == storage.Client && p.isIsolated():
+		return storage.AppendResult{}, fmt.Errorf("%w: this broker cannot confirm that it still leads, and what only it has would be lost if it does not", kerr.NotLeaderForPartition)
 	case o.Acks == -1 && s.isr.UnderMin(s.minISR, len(s.replicas)):
 		return storage.AppendResult{}, fmt.Errorf("%w: %d in sync, %d required", kerr.NotEnoughReplicas,
 			len(s.isr.Committed), EffectiveMinISR(s.minISR, len(s.replicas)))

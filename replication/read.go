@@ -256,7 +256,7 @@ func (p *Partition) ListOffset(ts int64, o ListOptions) (ListedOffset, error) {
 	}
 	at := p.offsets(log)
 	var lagging error
-	if o.ReplicaID < 0 && p.isLeader() && at.HighWatermark < p.state.epochStart {
+	if o.ReplicaID < 0 && p.isLeader() && (at.HighWatermark < p.state.epochStart || p.isIsolated()) {
 		lagging = kerr.OffsetNotAvailable
 	}
 	upTo := at.end(BoundOf(o.ReplicaID, o.Isolation))

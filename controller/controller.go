@@ -231,12 +231,13 @@ func (c *Controller) start(ctx context.Context) error {
 
 // Form makes the store a cluster if it is none, and returns the id of the one
 // that it is. Of several nodes that do so at the same time one wins, and all
-// get its id. An empty id stands for a random one.
+// get its id. An empty id stands for a random one. A store whose members elect
+// a leader just now, as when all nodes of a cluster start, is asked again.
 func Form(ctx context.Context, store metadata.Store, id string, features map[string]int16) (string, error) {
 	for {
-		kvs, revision, err := store.Get(ctx, metadata.ClusterKey)
+		kvs, revision, err := load(ctx, store, metadata.ClusterKey)
 		if err != nil {
-			return "", fmt.Errorf("controller: load metadata: %w", err)
+			return "", err
 		}
 		img, err := metadata.FromKVs(kvs, revision)
 		if err != nil {
@@ -248,9 +249,33 @@ func Form(ctx context.Context, store metadata.Store, id string, features map[str
 		if id == "" {
 			id = metadata.FormatID(newID())
 		}
+		// Whether it happened or not, the next look tells.
 		change := metadata.Form(id, features)
-		if _, err := store.Txn(ctx, txnOf(nil, []metadata.Change{change})); err != nil {
+		if _, err := store.Txn(ctx, txnOf(nil, []metadata.Change{change})); err != nil && !errors.Is(err, metadata.ErrUnavailable) {
 			return "", fmt.Errorf("controller: form cluster: %w", err)
+		}
+	}
+}
+
+// askAgainAfter is how long load lets a store that has no leader look for one.
+const askAgainAfter = 100 * time.Millisecond
+
+// load lists the keys that begin with prefix, from a store that answers.
+func load(ctx context.Context, store metadata.Store, prefix string) ([]metadata.KV, int64, error) {
+	for {
+		kvs, revision, err := store.Get(ctx, prefix)
+		if err == nil {
+			return kvs, revision, nil
+		}
+		if !errors.Is(err, metadata.ErrUnavailable) {
+			return nil, 0, fmt.Errorf("controller: load metadata: %w", err)
+		}
+		again := time.NewTimer(askAgainAfter)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return nil, 0, fmt.Errorf("controller: load metadata: %w", errors.Join(err, ctx.Err()))
 		}
 	}
 }
@@ -264,9 +289,9 @@ func (c *Controller) form(ctx context.Context) (*metadata.Image, error) {
 	if want := c.opts.ClusterID; want != "" && want != id {
 		return nil, fmt.Errorf("controller: the store belongs to cluster %s, this node to cluster %s", id, want)
 	}
-	kvs, revision, err := c.opts.Store.Get(ctx, "")
+	kvs, revision, err := load(ctx, c.opts.Store, "")
 	if err != nil {
-		return nil, fmt.Errorf("controller: load metadata: %w", err)
+		return nil, err
 	}
 	return metadata.FromKVs(kvs, revision)
 }

@@ -21,6 +21,10 @@ var ErrTxnTooLarge = errors.New("metadata: transaction too large")
 // ErrClosed says that the store was closed.
 var ErrClosed = errors.New("metadata: store closed")
 
+// ErrUnavailable says that the store cannot answer now, as while its members
+// elect a leader: asking again may help.
+var ErrUnavailable = errors.New("metadata: store unavailable")
+
 // LeaseID names a lease; 0 is none.
 type LeaseID int64
 

@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
 )
 
 // DefaultPrefix is what keys begin with when nothing else is configured.
@@ -253,6 +254,13 @@ func (s *Store) Revoke(ctx context.Context, lease metadata.LeaseID) error {
 	return s.wrap("revoke", err)
 }
 
+// unavailable are the errors that etcd's own clients try again on. One that
+// runs in the members' process (v3client) hands them on.
+func unavailable(err error) bool {
+	var e rpctypes.EtcdError
+	return errors.As(err, &e) && e.Code() == codes.Unavailable
+}
+
 // wrap gives errors of etcd the names of the contract.
 func (s *Store) wrap(what string, err error) error {
 	switch {
@@ -266,6 +274,8 @@ func (s *Store) wrap(what string, err error) error {
 		err = metadata.ErrCompacted
 	case s.client.Ctx().Err() != nil:
 		err = metadata.ErrClosed
+	case unavailable(err):
+		err = fmt.Errorf("%w: %w", metadata.ErrUnavailable, err)
 	}
 	return fmt.Errorf("etcd: %s: %w", what, err)
 }

@@ -71,6 +71,8 @@ type bench struct {
 	cold   []string
 	report *report
 	began  time.Time
+	// revision is what gregor was built from.
+	revision string
 }
 
 func main() {
@@ -228,6 +230,7 @@ func wanted(only, number string) bool {
 
 func (b *bench) start(noKafka bool) error {
 	var err error
+	b.revision = revision()
 	if b.tools, err = build(b.dir); err != nil {
 		return err
 	}
@@ -341,7 +344,7 @@ func (b *bench) describe(load0, stolen float64) string {
 		"",
 		"- Machine: " + machine() + ".",
 		fmt.Sprintf("- Load average %.1f at the start, %.1f at the end; %.2f%% of the CPU time was stolen. The benchmark itself is a load of 1 to 2: what is above that is other people's work, which disturbs times more than CPU time.", load0, loadAverage(), 100*stolen),
-		"- gregor " + revision() + ", static and stripped, " + b.configuration() + ", embedded etcd.",
+		"- gregor " + b.revision + ", static and stripped, " + b.configuration() + ", embedded etcd.",
 	}
 	if b.kafka != nil {
 		lines = append(lines,

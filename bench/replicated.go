@@ -23,8 +23,9 @@ func (b *bench) replicatedProduce() error {
 			return b.replicateOnce(c, sh, b.size/2, timed)
 		}})
 		if c.name == "kafka" {
+			// Three JVMs have to warm up, of which two only follow.
 			s := c.subject()
-			err := b.replicateOnce(c, sh, b.warmup/4, func(bytes int64, f func() error) error {
+			err := b.replicateOnce(c, sh, b.warmup, func(bytes int64, f func() error) error {
 				m, err := s.timed(bytes, f)
 				b.logf("  kafka warms up: %d MiB, %.3f CPU-s/GB", bytes/megabyte, m.cpuPerGB())
 				return err

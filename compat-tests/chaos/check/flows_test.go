@@ -248,3 +248,29 @@ func TestStuck(t *testing.T) {
 	judge(t, "", o, few[:5])
 	judge(t, "", o, marks(func(i int) int64 { return 5 + int64(i)/10*10 }, time.Second))
 }
+
+func TestDeposedLeader(t *testing.T) {
+	k := key("t", 0)
+	second := int64(time.Second)
+	mark := func(broker, epoch int32, high, at int64) history.Op {
+		return history.Op{
+			F: history.Observe, Invoked: at, Returned: at + 1,
+			Marks: []history.Mark{{Key: k, Broker: broker, LeaderEpoch: epoch, EpochStart: -1, LogStart: -1, LastStable: -1, High: high, End: -1, FromOffsets: true}},
+		}
+	}
+	leader := func(broker, leader, epoch int32, at int64) history.Op {
+		return history.Op{
+			F: history.Metadata, Invoked: at, Returned: at + 1,
+			Leaders: []history.Leader{{Key: k, Broker: broker, Leader: leader, Epoch: epoch, PartitionEpoch: -1, ControllerEpoch: -1}},
+		}
+	}
+	send := history.Op{Process: 1, F: history.Send, Mops: []history.Mop{sent(k, 1, 0), sent(k, 2, 1)}, Invoked: 1, Returned: 2}
+	read := history.Op{Process: 2, F: history.Poll, Mops: []history.Mop{got(k, 0, 1, 2)}, Invoked: 20 * second, Returned: 20*second + 1}
+	refused := history.Op{Process: 3, F: history.Poll, Ended: map[history.Key]int64{k: 1}, Invoked: 22 * second, Returned: 22*second + 1}
+	// Broker 1 was cut off and deposed, and answers from before the second record.
+	past := []history.Op{send, leader(1, 1, 0, 10), leader(2, 2, 1, 10*second), read, mark(1, 0, 1, 21*second), refused}
+	judge(t, "", Options{}, script(past...))
+	// The new leader itself has lost it.
+	judge(t, "P18", Options{}, script(send, leader(1, 1, 0, 10), leader(2, 2, 1, 10*second), read, mark(2, 1, 1, 21*second)))
+	judge(t, "P18", Options{}, script(send, leader(1, 1, 0, 10), leader(2, 2, 1, 10*second), read, mark(2, 1, 2, 21*second), refused))
+}

@@ -55,7 +55,8 @@ type Manager struct {
 
 	onLeadership []func(LeadershipChange)
 
-	// granted tells that the registration was seen; only Apply's goroutine.
+	// granted tells that this process is the one registered, and not one that
+	// came before or after it; only Apply's goroutine.
 	granted bool
 
 	fetchers *fetchers
@@ -270,7 +271,7 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 	first := m.image.Load() == nil
 	m.image.Store(img)
 	before := m.granted
-	m.granted = before || m.opts.Incarnation == metadata.ID{} || img.Standing(m.opts.NodeID, m.opts.Incarnation) >= metadata.Fenced
+	m.granted = m.opts.Incarnation == metadata.ID{} || img.Standing(m.opts.NodeID, m.opts.Incarnation) >= metadata.Fenced
 	if first {
 		m.setStraysAside(img)
 	}

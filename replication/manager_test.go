@@ -151,6 +151,24 @@ func TestLeadershipChangesAreToldInOrder(t *testing.T) {
 	}
 }
 
+// TestReplacedProcessLeadsNothing: what is given to this broker's id after another
+// process registered under it is that process's to lead.
+func TestReplacedProcessLeadsNothing(t *testing.T) {
+	w := newWorld(t, openLogs(t))
+	w.m.opts.Incarnation = metadata.ID{1} // as newWorld registers broker 1
+	topic := topicT
+	w.set(topic)
+	if !w.find("t", 0).Snapshot().IsLeader {
+		t.Fatal("the registered process does not lead")
+	}
+	w.m.opts.Incarnation = metadata.ID{9} // the one registered is another from now on
+	topic.epoch = 1
+	w.set(topic)
+	if w.find("t", 0).Snapshot().IsLeader {
+		t.Error("leads what the process that replaced it was given")
+	}
+}
+
 func TestReplicaMovesAway(t *testing.T) {
 	logs := openLogs(t)
 	w := newWorld(t, logs)

@@ -420,9 +420,13 @@ func TestHostileFetches(t *testing.T) {
 		id, epoch int32
 		want      *kerr.Error
 	}{
-		{math.MaxInt32, 5, kerr.FetchSessionIDNotFound}, {-7, 1, kerr.FetchSessionIDNotFound}, {0, 5, kerr.FetchSessionIDNotFound},
-		{math.MinInt32, math.MaxInt32, kerr.FetchSessionIDNotFound}, {12, math.MinInt32, kerr.FetchSessionIDNotFound},
-		{99, -1, nil}, {-1, 0, nil},
+		{math.MaxInt32, 5, kerr.FetchSessionIDNotFound},
+		{-7, 1, kerr.FetchSessionIDNotFound},
+		{0, 5, kerr.FetchSessionIDNotFound},
+		{math.MinInt32, math.MaxInt32, kerr.FetchSessionIDNotFound},
+		{12, math.MinInt32, kerr.FetchSessionIDNotFound},
+		{99, -1, nil},
+		{-1, 0, nil},
 	} {
 		req := fetchOf(topic, 0, 0)
 		req.SessionID, req.SessionEpoch = session.id, session.epoch

@@ -130,7 +130,7 @@ func (l *Log) recover(segs []*segment, recoveryPoint, connected int64) error {
 		}
 	}
 	l.epochs.truncateFromEnd(segs[first].base)
-	end, kept, whole, anyCut := segs[first].base, first, true, false
+	end, kept, anyCut := segs[first].base, first, false
 	for i, s := range segs[first:] {
 		if i > 0 && s.base != end && (s.base < end || s.base > connected) {
 			break // the segment before lost its end: what follows does not connect
@@ -144,7 +144,7 @@ func (l *Log) recover(segs []*segment, recoveryPoint, connected int64) error {
 			}
 		}
 		kept = first + i
-		var cut bool
+		var whole, cut bool
 		var err error
 		if end, whole, cut, err = l.recoverSegment(s); err != nil {
 			return err

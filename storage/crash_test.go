@@ -19,7 +19,7 @@ import (
 
 var (
 	crashSeed = flag.Uint64("crash.seed", 0, "first seed of the crash tests")
-	crashRuns = flag.Int("crash.runs", 400, "how many seeds the crash tests try")
+	crashRuns = flag.Int("crash.runs", 400/fewer, "how many seeds the crash tests try")
 )
 
 // survivor says what a crash must have left.
@@ -218,15 +218,15 @@ func TestFaults(t *testing.T) {
 		"ENOSPC":      {Err: syscall.ENOSPC, Short: 100},
 		"short write": {Short: 50},
 	}
-	mutating := []vfs.OpKind{vfs.OpCreate, vfs.OpRename, vfs.OpSyncDir, vfs.OpWrite, vfs.OpTruncate, vfs.OpSync, vfs.OpOpen, vfs.OpRead}
+	mutating := []vfs.OpKind{vfs.OpCreate, vfs.OpRename, vfs.OpSyncDir, vfs.OpWrite, vfs.OpTruncate, vfs.OpSync, vfs.OpOpen, vfs.OpRead, vfs.OpReserve}
 	for name, fault := range faults {
 		kinds := mutating
 		if fault.Err == nil {
 			kinds = []vfs.OpKind{vfs.OpWrite}
 		}
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(4) {
-				for n := 0; ; n++ {
+			for seed := range max(1, uint64(4/fewer)) {
+				for n := 0; ; n += fewer {
 					hit, err := runFault(seed, n, fault, kinds)
 					if err != nil {
 						t.Fatalf("seed %d, operation %d: %v", seed, n, err)
@@ -337,7 +337,7 @@ func (r *crashRig) mutations() []string {
 // TestGarbageFiles spoils or removes each file of a log that was shut down cleanly or not: indexes, snapshots and
 // checkpoints are rebuilt; a spoilt log is cut, never served.
 func TestGarbageFiles(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(40 / fewer) {
 		r := newCrashRig(seed)
 		r.cfg.RetentionBytes = -1
 		if err := r.open(r.faulty); err != nil {

@@ -32,6 +32,9 @@ func guardBatch(size int, p protocol.BatchParams) protocol.Batch {
 }
 
 func TestAppendAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("counts allocations")
+	}
 	l := guardLog(t, vfs.OS{}, t.TempDir())
 	now := time.Now()
 	strict := guardLog(t, vfs.OS{}, t.TempDir())
@@ -66,6 +69,9 @@ func TestAppendAllocations(t *testing.T) {
 }
 
 func TestIdempotentAppendAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("counts allocations")
+	}
 	l := guardLog(t, vfs.OS{}, t.TempDir())
 	now := time.Now()
 	seq := int32(0)
@@ -85,6 +91,9 @@ func TestIdempotentAppendAllocations(t *testing.T) {
 }
 
 func TestReadAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("counts allocations")
+	}
 	l := guardLog(t, vfs.OS{}, t.TempDir())
 	for range 2000 {
 		if _, err := l.AppendAsLeader(guardBatch(500, protocol.BatchParams{}), AppendOptions{Version: 9}); err != nil {

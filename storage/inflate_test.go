@@ -46,7 +46,7 @@ func allocated(fn func()) int64 {
 // TestManyRecordsInFewBytes appends batches that are small on the wire and hold very many records: what the broker takes
 // for them goes with the bytes they decompress to, not with a multiple for each record.
 func TestManyRecordsInFewBytes(t *testing.T) {
-	const n = 1_000_000
+	const n = 1_000_000 / fewer
 	bytes := int64(n * 10)
 	for name, tc := range map[string]struct {
 		cfg  func(*LogConfig)
@@ -90,7 +90,7 @@ func TestLargeBatchesTakeTurns(t *testing.T) {
 	l.inflater.large <- struct{}{}
 	large := make(chan error, 1)
 	go func() {
-		_, err := l.AppendAsLeader(manyRecords(freelyDecompressed/7, nil), AppendOptions{Version: 9})
+		_, err := l.AppendAsLeader(manyRecords(17, make([]byte, freelyDecompressed/16)), AppendOptions{Version: 9})
 		large <- err
 	}()
 	if _, err := l.AppendAsLeader(manyRecords(1000, nil), AppendOptions{Version: 9}); err != nil {

@@ -448,7 +448,7 @@ func (r *rig) truncate() error {
 }
 
 func TestModel(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(60 / fewer) {
 		r := newRig(seed)
 		fs := vfs.NewMem()
 		if err := r.open(fs); err != nil {

@@ -48,7 +48,8 @@ func kafkaTool(t *testing.T, stdin, class string, args ...string) (string, error
 type toolStep struct {
 	name, stdin, class string
 	args               []string
-	want               string // a regular expression over the whole output, in which . matches line ends
+	want               string   // a regular expression over the whole output, in which . matches line ends
+	also               []string // more of them
 	fails              bool
 	needs              string // see -have
 }
@@ -71,8 +72,10 @@ func (s toolStep) run(t *testing.T, b *harness.Broker) {
 	if s.fails == (err == nil) {
 		t.Errorf("%v: the exit status is not as expected", err)
 	}
-	if !regexp.MustCompile("(?s)" + s.want).MatchString(out) {
-		t.Errorf("printed\n%s\nwant\n%s", out, s.want)
+	for _, want := range append([]string{s.want}, s.also...) {
+		if !regexp.MustCompile("(?s)" + want).MatchString(out) {
+			t.Errorf("printed\n%s\nwant\n%s", out, want)
+		}
 	}
 }
 

@@ -14,6 +14,9 @@ import (
 // statusTimeout bounds the question to a server how far it has come.
 const statusTimeout = time.Second
 
+// removeTimeout bounds the removal of a server, which a majority must agree on.
+const removeTimeout = 10 * time.Second
+
 // Member is one server of the quorum.
 type Member struct {
 	// Name is empty for one that never started.
@@ -30,12 +33,14 @@ type Member struct {
 // Members are the servers of the quorum. Each is asked how far it has come; who
 // does not answer in time counts as unknown.
 func (s *Store) Members(ctx context.Context) ([]Member, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*statusTimeout)
+	defer cancel()
 	list, err := s.client.MemberList(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("etcd: members: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
+	ctx, cancelStatus := context.WithTimeout(ctx, statusTimeout)
+	defer cancelStatus()
 	members := make([]Member, len(list.Members))
 	done := make(chan struct{})
 	for i, m := range list.Members {
@@ -75,6 +80,8 @@ var ErrNoMember = errors.New("no such member of the metadata's quorum")
 
 // RemoveMember takes a server's vote away for good. If it runs, it stops.
 func (s *Store) RemoveMember(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
 	list, err := s.client.MemberList(ctx)
 	if err != nil {
 		return fmt.Errorf("etcd: members: %w", err)

@@ -18,7 +18,9 @@ func newReport() *report { return &report{} }
 func (r *report) String() string {
 	var out strings.Builder
 	out.WriteString("# gregor beside Apache Kafka and the machine's floor\n\n" + r.head)
-	out.WriteString("\n## Aims\n\n| what | measured | aim | |\n|---|---|---|---|\n")
+	if len(r.aims) > 0 {
+		out.WriteString("\n## Aims\n\n| what | measured | aim | |\n|---|---|---|---|\n")
+	}
 	for _, a := range r.aims {
 		out.WriteString(a + "\n")
 	}

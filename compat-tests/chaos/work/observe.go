@@ -61,7 +61,8 @@ func (l *life) observe(c *wire.Conn) ([]history.Mark, error) {
 }
 
 // leaders asks for metadata. The broker that answers is the one with the
-// connection's address, or the only one.
+// connection's address, -1 where it does not name itself: a follower that was
+// taken for the leader would answer a Fetch with its own high watermark.
 func (l *life) leaders(c *wire.Conn) ([]history.Leader, int32, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Version = 9
@@ -79,7 +80,7 @@ func (l *life) leaders(c *wire.Conn) ([]history.Leader, int32, error) {
 	resp := answer.(*kmsg.MetadataResponse)
 	self := int32(-1)
 	for _, b := range resp.Brokers {
-		if len(resp.Brokers) == 1 || fmt.Sprintf("%s:%d", b.Host, b.Port) == c.RemoteAddr() {
+		if len(l.Addrs) == 1 || fmt.Sprintf("%s:%d", b.Host, b.Port) == c.RemoteAddr() {
 			self = b.NodeID
 		}
 	}

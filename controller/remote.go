@@ -88,18 +88,6 @@ func do[R any](ctx context.Context, c *Controller, op operation[R]) ([]R, error)
 	}
 }
 
-// whileController is a context that ends when the controller is no longer that of
-// img: one that hangs must not keep its successor from being asked.
-func (c *Controller) whileController(ctx context.Context, img *metadata.Image) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	go func() {
-		defer cancel()
-		// The error is that ctx ended, or this controller.
-		_ = c.await(ctx, func(now *metadata.Image) bool { return now.ControllerFence() != img.ControllerFence() })
-	}()
-	return ctx, cancel
-}
-
 // awaitOther waits for another controller than that of img, for a moment.
 func (c *Controller) awaitOther(ctx context.Context, img *metadata.Image) error {
 	short, cancel := context.WithTimeout(ctx, remotePause)

@@ -16,7 +16,7 @@ import (
 func TestForwarding(t *testing.T) {
 	store := memstore.New()
 	a := start(t, Options{Store: store, NodeID: 1})
-	var ways = map[int32]*Controller{1: a}
+	ways := map[int32]*Controller{1: a}
 	hang, lose := false, false
 	asked := make(chan struct{}, 10)
 	b := start(t, Options{Store: store, NodeID: 2, Call: func(ctx context.Context, id int32, message []byte) ([]byte, error) {

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +57,7 @@ func TestExternalEtcdServers(t *testing.T) {
 				}
 				stopNode(t, n)
 			}
-			wrong := append(keys, "metadata.etcd.password=wrong", "log.dirs="+t.TempDir())
+			wrong := slices.Concat(keys, []string{"metadata.etcd.password=wrong", "log.dirs=" + t.TempDir()})
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			o := Options{Config: values(t, append([]string{"listeners=PLAINTEXT://127.0.0.1:0", "http.address="}, wrong...)...)}

@@ -126,7 +126,7 @@ func TestFetcherKeepsASession(t *testing.T) {
 			if len(req.Partitions) == 1 && req.Partitions[0].Partition == 1 && req.Partitions[0].Offset == 0 {
 				break
 			}
-			time.Sleep(req.MaxWait) //nolint:forbidigo // the leader's long poll, in synctest's time
+			time.Sleep(req.MaxWait) // the leader's long poll, in synctest's time
 			answer(func(*FetchResponse) error { return nil })
 		}
 		if time.Since(began) < firstBackoff {

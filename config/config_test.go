@@ -206,7 +206,7 @@ func TestRemovedAndForeignKeys(t *testing.T) {
 	v, warnings, err := Build(file(
 		"zookeeper.connect=localhost:2181", "inter.broker.protocol.version=3.9", "confluent.license.topic.replication.factor=1",
 		"log.message.timestamp.difference.max.ms=5000", "log.message.timestamp.after.max.ms=6000",
-		"host.name=10.0.0.1", "port=9192", "advertised.host.name=kafka", "num.replica.fetchers=4", "rsm.config.bucket=x",
+		"host.name=10.0.0.1", "port=9192", "advertised.host.name=kafka", "num.network.threads=4", "rsm.config.bucket=x",
 	), Source{Name: "environment", Lenient: true, Lines: []Line{{Key: "heap.opts", Value: "-Xmx1g"}, {Key: "port", Value: "tcp://10.1.1.1:9092"}}})
 	if err != nil {
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestRemovedAndForeignKeys(t *testing.T) {
 	if w := warned["zookeeper.connect"]; w.Origin.String() != "server.properties:1" || w.Unused {
 		t.Errorf("%+v", w)
 	}
-	if w := warned["num.replica.fetchers"]; !w.Unused {
+	if w := warned["num.network.threads"]; !w.Unused {
 		t.Errorf("%+v", w)
 	}
 	if w := warned["heap.opts"]; w.Text != "unknown configuration key" {

@@ -12,8 +12,14 @@ func TestWanted(t *testing.T) {
 		only, number string
 		want         bool
 	}{
-		{"", "10.1", true}, {"10", "10.1", true}, {"10.1", "10.1", true}, {"10.1", "10.2", false},
-		{"1", "10.1", false}, {"1,10.3", "10.3", true}, {"1", "1", true}, {"1", "12", false},
+		{"", "10.1", true},
+		{"10", "10.1", true},
+		{"10.1", "10.1", true},
+		{"10.1", "10.2", false},
+		{"1", "10.1", false},
+		{"1,10.3", "10.3", true},
+		{"1", "1", true},
+		{"1", "12", false},
 	} {
 		if got := wanted(c.only, c.number); got != c.want {
 			t.Errorf("-only %q, scenario %s: %v", c.only, c.number, got)

@@ -192,7 +192,7 @@ func TestGroups(t *testing.T) {
 		}},
 		"committed and never delivered": {"P25", []history.Op{
 			send, subscribe(1), owned(1, 1), poll(1, 0, 1), commit(1, 1, 3),
-			history.Op{Process: 3, F: history.Poll, Mops: []history.Mop{got(k, 0, 1, 2, 3)}},
+			{Process: 3, F: history.Poll, Mops: []history.Mop{got(k, 0, 1, 2, 3)}},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) { judge(t, c.want, Options{}, script(c.ops...)) })

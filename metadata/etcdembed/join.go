@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -123,6 +124,9 @@ func prepare(ctx context.Context, o *Options) error {
 		}
 		members = append(members, remoteMember{PeerURLs: []string{"http://" + self}})
 	}
+	if err := awaitListed(ctx, members, self); err != nil {
+		return fmt.Errorf("join the controllers: %w", err)
+	}
 	o.Join = true
 	o.Members = map[string]string{}
 	for _, m := range members {
@@ -156,6 +160,42 @@ func join(ctx context.Context, o *Options, members []remoteMember, self string) 
 			return errors.Join(err, ctx.Err())
 		}
 	}
+}
+
+// listedPause is the time between two questions whether a member is known.
+const listedPause = 50 * time.Millisecond
+
+// awaitListed waits until every member that answers knows of the new one. A
+// server that starts takes the first answer it gets for the truth, and that may
+// come from a member that is behind.
+func awaitListed(ctx context.Context, members []remoteMember, self string) error {
+	url := "http://" + self
+	for _, m := range members {
+		if slices.Contains(m.PeerURLs, url) {
+			continue
+		}
+		for !listed(ctx, m, url) {
+			select {
+			case <-time.After(listedPause):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// listed says whether a member knows of one with this URL, or does not answer.
+func listed(ctx context.Context, m remoteMember, url string) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	for _, peer := range m.PeerURLs {
+		answer := ask(ctx, strings.TrimPrefix(peer, "http://"))
+		if answer != nil {
+			return slices.ContainsFunc(answer, func(o remoteMember) bool { return slices.Contains(o.PeerURLs, url) })
+		}
+	}
+	return true
 }
 
 // addLearner makes a server a member that has no vote yet.

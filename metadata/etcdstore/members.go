@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 )
@@ -16,6 +17,9 @@ const statusTimeout = time.Second
 
 // removeTimeout bounds the removal of a server, which a majority must agree on.
 const removeTimeout = 10 * time.Second
+
+// removePause is the time between two attempts to remove a server.
+const removePause = 200 * time.Millisecond
 
 // Member is one server of the quorum.
 type Member struct {
@@ -88,9 +92,24 @@ func (s *Store) RemoveMember(ctx context.Context, name string) error {
 	}
 	for _, m := range list.Members {
 		if m.Name == name {
-			_, err := s.client.MemberRemove(ctx, m.ID)
-			return err
+			return s.removeMember(ctx, m.ID)
 		}
 	}
 	return ErrNoMember
+}
+
+// removeMember waits until the quorum is sound enough to lose a member: etcd
+// wants those that stay to have been connected for some seconds.
+func (s *Store) removeMember(ctx context.Context, id uint64) error {
+	for {
+		_, err := s.client.MemberRemove(ctx, id)
+		if !errors.Is(rpctypes.Error(err), rpctypes.ErrUnhealthy) {
+			return err
+		}
+		select {
+		case <-time.After(removePause):
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	}
 }

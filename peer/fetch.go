@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -125,15 +124,15 @@ var errShort = errors.New("the answer is cut short or malformed")
 
 // decode reads the body of an answer. Records alias it.
 func (l *Leader) decode(body []byte, resp *replication.FetchResponse) error {
-	w := reader{b: body}
-	w.int32() // throttle
-	resp.Err = kerr.ErrorForCode(w.int16())
-	resp.SessionID = w.int32()
+	w := protocol.NewWireReader(body, true)
+	w.Int32() // throttle
+	resp.Err = kerr.ErrorForCode(w.Int16())
+	resp.SessionID = w.Int32()
 	resp.Partitions, l.ends = resp.Partitions[:0], l.ends[:0]
-	for range w.count() {
-		id := w.uuid()
-		for range w.count() {
-			if w.bad {
+	for range w.NullableCount(1) {
+		id := w.UUID()
+		for range w.NullableCount(1) {
+			if w.Failed() {
 				return errShort
 			}
 			resp.Partitions = append(resp.Partitions, replication.Fetched{})
@@ -141,34 +140,33 @@ func (l *Leader) decode(body []byte, resp *replication.FetchResponse) error {
 			f.Topic = id
 			l.decodePartition(&w, f)
 		}
-		w.skipTags()
+		w.SkipTags()
 	}
-	w.skipTags()
-	if w.bad {
+	w.SkipTags()
+	if w.Failed() {
 		return errShort
 	}
 	return nil
 }
 
-func (l *Leader) decodePartition(w *reader, f *replication.Fetched) {
-	f.Partition = w.int32()
-	f.Err = kerr.ErrorForCode(w.int16())
-	f.HighWatermark = w.int64()
-	w.int64() // last stable offset
-	f.LogStart = w.int64()
-	for range w.count() { // aborted transactions: none for a follower
-		w.take(16)
-		w.skipTags()
+func (l *Leader) decodePartition(w *protocol.WireReader, f *replication.Fetched) {
+	f.Partition = w.Int32()
+	f.Err = kerr.ErrorForCode(w.Int16())
+	f.HighWatermark = w.Int64()
+	w.Int64() // last stable offset
+	f.LogStart = w.Int64()
+	for range w.NullableCount(1) { // aborted transactions: none for a follower
+		w.Skip(16)
+		w.SkipTags()
 	}
-	w.int32() // preferred replica
-	f.Records = w.bytes()
-	for n := w.uvarint(); n > 0 && !w.bad; n-- {
-		tag := w.uvarint()
-		body := reader{b: w.take(int(w.uvarint()))}
+	w.Int32() // preferred replica
+	f.Records = w.Bytes()
+	for n := w.TagCount(); n > 0 && !w.Failed(); n-- {
+		tag, body := w.Tag()
 		if tag != 0 {
 			continue
 		}
-		if end := (replication.EpochEnd{Epoch: body.int32(), EndOffset: body.int64()}); !body.bad && end.Epoch >= 0 {
+		if end := (replication.EpochEnd{Epoch: body.Int32(), EndOffset: body.Int64()}); !body.Failed() && end.Epoch >= 0 {
 			l.ends = append(l.ends, end)
 			f.Diverging = &l.ends[len(l.ends)-1]
 		}
@@ -209,80 +207,4 @@ func (l *Leader) listOffset(ctx context.Context, req replication.BoundsRequest, 
 	}
 	got := &resp.Topics[0].Partitions[0]
 	return got.Offset, kerr.ErrorForCode(got.ErrorCode)
-}
-
-// reader reads the flexible form of messages and remembers if anything was
-// missing.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (w *reader) take(n int) []byte {
-	if n < 0 || n > len(w.b) {
-		w.bad, w.b = true, nil
-		return nil
-	}
-	out := w.b[:n]
-	w.b = w.b[n:]
-	return out
-}
-
-func (w *reader) int16() int16 {
-	if b := w.take(2); b != nil {
-		return int16(binary.BigEndian.Uint16(b))
-	}
-	return 0
-}
-
-func (w *reader) int32() int32 {
-	if b := w.take(4); b != nil {
-		return int32(binary.BigEndian.Uint32(b))
-	}
-	return 0
-}
-
-func (w *reader) int64() int64 {
-	if b := w.take(8); b != nil {
-		return int64(binary.BigEndian.Uint64(b))
-	}
-	return 0
-}
-
-func (w *reader) uuid() (id [16]byte) {
-	copy(id[:], w.take(16))
-	return id
-}
-
-func (w *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(w.b)
-	if n <= 0 || v > math.MaxUint32 {
-		w.bad, w.b = true, nil
-		return 0
-	}
-	w.b = w.b[n:]
-	return v
-}
-
-// count is the length of an array; null is empty. An element takes a byte at
-// least.
-func (w *reader) count() int {
-	n := int(w.uvarint()) - 1
-	if n > len(w.b) {
-		w.bad, w.b = true, nil
-	}
-	if w.bad {
-		return 0
-	}
-	return max(n, 0)
-}
-
-func (w *reader) bytes() []byte { return w.take(max(int(w.uvarint())-1, 0)) }
-
-// skipTags passes over tagged fields.
-func (w *reader) skipTags() {
-	for n := w.uvarint(); n > 0 && !w.bad; n-- {
-		w.uvarint()
-		w.take(int(w.uvarint()))
-	}
 }

@@ -193,37 +193,37 @@ func decodeProduce(r *Request, body []byte) (kmsg.Request, error) {
 	if req.Version < 3 {
 		return nil, errOldProduce
 	}
-	w := wireReader{b: body, flexible: req.Version >= 9}
+	w := protocol.NewWireReader(body, req.Version >= 9)
 	req.TransactionID = nil
-	if id, null := w.nullableStr(""); !null {
+	if id, null := w.NullableStr(""); !null {
 		s := id // only this one escapes
 		req.TransactionID = &s
 	}
-	req.Acks = w.int16()
-	req.TimeoutMillis = w.int32()
+	req.Acks = w.Int16()
+	req.TimeoutMillis = w.Int32()
 	leastTopic := 1 + 1 + 1
 	if req.Version < 9 {
 		leastTopic = 2 + 4
 	}
-	req.Topics = resize(req.Topics, w.count(leastTopic))
+	req.Topics = resize(req.Topics, w.Count(leastTopic))
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		if req.Version >= 13 {
-			t.TopicID = w.uuid()
+			t.TopicID = w.UUID()
 		} else {
-			t.Topic = w.str(t.Topic)
+			t.Topic = w.Str(t.Topic)
 		}
-		t.Partitions = resize(t.Partitions, w.count(4+1))
+		t.Partitions = resize(t.Partitions, w.Count(4+1))
 		for j := range t.Partitions {
 			p := &t.Partitions[j]
-			p.Partition = w.int32()
-			p.Records = w.bytes()
-			w.tags(nil)
+			p.Partition = w.Int32()
+			p.Records = w.Bytes()
+			w.SkipTags()
 		}
-		w.tags(nil)
+		w.SkipTags()
 	}
-	w.tags(nil)
-	if w.bad {
+	w.SkipTags()
+	if w.Failed() {
 		return nil, errMalformed
 	}
 	return req, nil

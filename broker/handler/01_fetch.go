@@ -295,90 +295,107 @@ func decodeFetch(r *Request, body []byte) (kmsg.Request, error) {
 	req.ClusterID = nil
 	req.ReplicaID, req.ReplicaState.ID, req.ReplicaState.Epoch = -1, -1, -1
 	req.SessionID, req.SessionEpoch = 0, -1
-	w := wireReader{b: body, flexible: v >= 12}
+	w := protocol.NewWireReader(body, v >= 12)
 	if v <= 14 {
-		req.ReplicaID = w.int32()
+		req.ReplicaID = w.Int32()
 	}
-	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.IsolationLevel = w.int32(), w.int32(), w.int32(), w.int8()
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.IsolationLevel = w.Int32(), w.Int32(), w.Int32(), w.Int8()
 	if v >= 7 {
-		req.SessionID, req.SessionEpoch = w.int32(), w.int32()
+		req.SessionID, req.SessionEpoch = w.Int32(), w.Int32()
 	}
 	leastTopic, leastPartition := 3, 4+8+4
 	if v < 12 {
 		leastTopic = 2 + 4
 	}
-	req.Topics = resize(req.Topics, w.count(leastTopic))
+	req.Topics = resize(req.Topics, w.Count(leastTopic))
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		if v >= 13 {
-			t.Topic, t.TopicID = "", w.uuid()
+			t.Topic, t.TopicID = "", w.UUID()
 		} else {
-			t.Topic, t.TopicID = w.str(t.Topic), [16]byte{}
+			t.Topic, t.TopicID = w.Str(t.Topic), [16]byte{}
 		}
-		t.Partitions = resize(t.Partitions, w.count(leastPartition))
+		t.Partitions = resize(t.Partitions, w.Count(leastPartition))
 		r.fetch.partitions += len(t.Partitions)
 		for j := range t.Partitions {
 			decodeFetchPartition(&w, v, &t.Partitions[j])
 		}
-		w.tags(nil)
+		w.SkipTags()
 	}
 	req.ForgottenTopics = req.ForgottenTopics[:0]
 	if v >= 7 {
 		decodeForgotten(&w, v, req)
 	}
 	if v >= 11 {
-		req.Rack = w.str(req.Rack)
+		req.Rack = w.Str(req.Rack)
 	}
-	if w.flexible && len(w.b) > 0 && w.b[0] == 0 {
-		w.take(1) // no tags, as nearly always
-	} else {
-		w.tags(func(tag uint32, body *wireReader) {
-			if tag == 1 {
-				req.ReplicaState.ID, req.ReplicaState.Epoch = body.int32(), body.int64()
-			}
-		})
-	}
-	if w.bad {
+	decodeFetchTags(&w, v, req)
+	if w.Failed() {
 		return nil, errMalformed
 	}
 	return req, nil
 }
 
-func decodeFetchPartition(w *wireReader, v int16, p *kmsg.FetchRequestTopicPartition) {
+func decodeFetchPartition(w *protocol.WireReader, v int16, p *kmsg.FetchRequestTopicPartition) {
 	p.CurrentLeaderEpoch, p.LastFetchedEpoch, p.LogStartOffset = -1, -1, -1
 	p.HighWatermark = math.MaxInt64 // not told (KIP-1166)
-	p.Partition = w.int32()
+	p.Partition = w.Int32()
 	if v >= 9 {
-		p.CurrentLeaderEpoch = w.int32()
+		p.CurrentLeaderEpoch = w.Int32()
 	}
-	p.FetchOffset = w.int64()
+	p.FetchOffset = w.Int64()
 	if v >= 12 {
-		p.LastFetchedEpoch = w.int32()
+		p.LastFetchedEpoch = w.Int32()
 	}
 	if v >= 5 {
-		p.LogStartOffset = w.int64()
+		p.LogStartOffset = w.Int64()
 	}
-	p.PartitionMaxBytes = w.int32()
-	w.tags(nil)
+	p.PartitionMaxBytes = w.Int32()
+	for n := w.TagCount(); n > 0 && !w.Failed(); n-- {
+		switch tag, body := w.Tag(); tag {
+		case 0: // the replica's directory
+			body.Skip(16)
+			w.Require(v >= 17 && body.Done())
+		case 1: // the replica's high watermark
+			body.Skip(8)
+			w.Require(v >= 18 && body.Done())
+		}
+	}
 }
 
-func decodeForgotten(w *wireReader, v int16, req *kmsg.FetchRequest) {
+// decodeFetchTags reads what stands in tags: who the replica is. As protocol.Decode
+// it refuses a known tag that is malformed or of another version.
+func decodeFetchTags(w *protocol.WireReader, v int16, req *kmsg.FetchRequest) {
+	for n := w.TagCount(); n > 0 && !w.Failed(); n-- {
+		switch tag, body := w.Tag(); tag {
+		case 0: // the cluster's id
+			body.Bytes()
+			w.Require(body.Done())
+		case 1:
+			req.ReplicaState.ID, req.ReplicaState.Epoch = body.Int32(), body.Int64()
+			body.SkipTags()
+			w.Require(v >= 15 && body.Done())
+		}
+	}
+}
+
+func decodeForgotten(w *protocol.WireReader, v int16, req *kmsg.FetchRequest) {
 	least := 3
 	if v < 12 {
 		least = 2 + 4
 	}
-	req.ForgottenTopics = resize(req.ForgottenTopics, w.count(least))
+	req.ForgottenTopics = resize(req.ForgottenTopics, w.Count(least))
 	for i := range req.ForgottenTopics {
 		t := &req.ForgottenTopics[i]
 		if v >= 13 {
-			t.Topic, t.TopicID = "", w.uuid()
+			t.Topic, t.TopicID = "", w.UUID()
 		} else {
-			t.Topic, t.TopicID = w.str(t.Topic), [16]byte{}
+			t.Topic, t.TopicID = w.Str(t.Topic), [16]byte{}
 		}
-		t.Partitions = resize(t.Partitions, w.count(4))
+		t.Partitions = resize(t.Partitions, w.Count(4))
 		for j := range t.Partitions {
-			t.Partitions[j] = w.int32()
+			t.Partitions[j] = w.Int32()
 		}
-		w.tags(nil)
+		w.SkipTags()
 	}
 }

@@ -2,7 +2,9 @@ package handler
 
 import (
 	"bytes"
+	"errors"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/gregor-broker/gregor/protocol"
@@ -134,11 +136,15 @@ func fuzzDecode(f *testing.F, key, low, high int16, decode func(*Request, []byte
 		if version < low || version > high {
 			return
 		}
+		var malformed *protocol.MalformedError
 		r := Request{Header: protocol.Header{Key: key, Version: version}}
 		got, err := decode(&r, bytes.Clone(body))
 		want, wantErr := protocol.Decode(key, version, body)
 		if err != nil {
 			return // ours is stricter about null where Kafka has none
+		}
+		if errors.As(wantErr, &malformed) && strings.Contains(malformed.Reason, "too much memory") {
+			return // tags that nobody knows take none when decoding by hand
 		}
 		if wantErr != nil {
 			t.Fatalf("accepted what is refused otherwise: %v", wantErr)

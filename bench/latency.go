@@ -38,8 +38,10 @@ func (b *bench) latency() error {
 		}
 		b.report.latencies(fmt.Sprintf("7. Acknowledgement at %d records/s (open loop, 100 B, acks=all), microseconds; median second", rate), order, rows)
 		if b.kafka != nil && rate == 1000 {
-			b.report.aim("p99.9 of an acknowledgement at 1,000 records/s against Kafka, median of the seconds",
-				spreadOf(rows["gregor"].p999).median/spreadOf(rows["kafka"].p999).median, 0.2)
+			// Of all records: in a second of 1,000 it would be the last but one
+			// alone, and the median of those says nothing of the tail.
+			b.report.aim("p99.9 of an acknowledgement at 1,000 records/s against Kafka, of all records",
+				rows["gregor"].tail(0.999)/rows["kafka"].tail(0.999), 0.2)
 		}
 	}
 	return nil

@@ -19,7 +19,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -35,8 +34,7 @@ const input, output, group = "eos-input", "eos-output", "eos"
 
 type options struct {
 	rounds, partitions, transformers, rate int
-	seed                                   uint64
-	bin                                    string
+	harness.Loop
 }
 
 func main() {
@@ -45,16 +43,10 @@ func main() {
 	flag.IntVar(&o.partitions, "partitions", 4, "partitions of each topic")
 	flag.IntVar(&o.transformers, "transformers", 2, "members of the group")
 	flag.IntVar(&o.rate, "rate", 1000, "records per second")
-	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "seed of all random choices")
-	flag.StringVar(&o.bin, "gregor", "", "gregor's binary (default: built from this tree)")
+	o.Flags()
 	flag.Parse()
-	fmt.Printf("eosloop: seed %d, %d rounds\n", o.seed, o.rounds)
-	if summary, err := run(o); err != nil {
-		fmt.Printf("FAIL (seed %d): %v\n", o.seed, err)
-		os.Exit(1)
-	} else {
-		fmt.Println("ok:", summary)
-	}
+	fmt.Printf("eosloop: seed %d, %d rounds\n", o.Seed, o.rounds)
+	o.Main(func() (string, error) { return run(o) })
 }
 
 type loop struct {
@@ -67,26 +59,15 @@ type loop struct {
 }
 
 func run(o options) (string, error) {
-	dir, err := os.MkdirTemp("", "gregor-eosloop-")
+	b, end, err := o.Broker("transaction.abort.timed.out.transaction.cleanup.interval.ms=500", "group.initial.rebalance.delay.ms=0")
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(dir)
-	if o.bin == "" {
-		if o.bin, err = harness.BuildGregor(dir); err != nil {
-			return "", err
-		}
-	}
-	b, err := harness.Gregor(o.bin, dir, "transaction.abort.timed.out.transaction.cleanup.interval.ms=500",
-		"group.initial.rebalance.delay.ms=0")
-	if err != nil {
-		return "", err
-	}
-	defer b.Kill()
+	defer end()
 	l := &loop{o: o, addr: b.Addr, sent: make([]int64, o.partitions)}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	cl, err := kgo.NewClient(l.options(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(2*time.Millisecond))...)
+	cl, err := kgo.NewClient(harness.LoopOptions(l.addr, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(2*time.Millisecond))...)
 	if err != nil {
 		return "", err
 	}
@@ -114,7 +95,7 @@ func run(o options) (string, error) {
 			}
 		})
 	}
-	rng := rand.New(rand.NewPCG(o.seed, 1))
+	rng := rand.New(rand.NewPCG(o.Seed, 1))
 	for round := 1; round <= o.rounds; round++ {
 		select {
 		case err := <-failed:
@@ -146,14 +127,6 @@ func run(o options) (string, error) {
 	return fmt.Sprintf("%v records, %d transactions committed, %d aborted, %d transformers abandoned", l.sent, l.committed.Load(), l.undid.Load(), l.zombies.Load()), nil
 }
 
-func (l *loop) options(more ...kgo.Opt) []kgo.Opt {
-	return append([]kgo.Opt{
-		kgo.SeedBrokers(l.addr),
-		kgo.RetryBackoffFn(func(int) time.Duration { return 30 * time.Millisecond }),
-		kgo.RequestRetries(10_000), kgo.RetryTimeout(2 * time.Minute), kgo.MetadataMinAge(50 * time.Millisecond),
-	}, more...)
-}
-
 // fill writes numbers into the input until stop.
 func (l *loop) fill(ctx context.Context, cl *kgo.Client, stop <-chan struct{}) error {
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -179,7 +152,7 @@ func (l *loop) fill(ctx context.Context, cl *kgo.Client, stop <-chan struct{}) e
 
 // transform moves records, as one client after the other.
 func (l *loop) transform(ctx context.Context, id int, done <-chan struct{}) error {
-	rng := rand.New(rand.NewPCG(l.o.seed, uint64(100+id)))
+	rng := rand.New(rand.NewPCG(l.o.Seed, uint64(100+id)))
 	for ctx.Err() == nil {
 		select {
 		case <-done:
@@ -196,7 +169,7 @@ func (l *loop) transform(ctx context.Context, id int, done <-chan struct{}) erro
 // session runs one client until it fails or is abandoned in the middle of a
 // transaction, which leaves it to the broker to fence it.
 func (l *loop) session(ctx context.Context, id int, rng *rand.Rand) error {
-	s, err := kgo.NewGroupTransactSession(l.options(
+	s, err := kgo.NewGroupTransactSession(harness.LoopOptions(l.addr,
 		kgo.TransactionalID(fmt.Sprint("eos-", id)), kgo.TransactionTimeout(10*time.Second),
 		kgo.ConsumerGroup(group), kgo.ConsumeTopics(input), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.RequireStableFetchOffsets(), kgo.SessionTimeout(6*time.Second),
@@ -247,7 +220,7 @@ func (l *loop) session(ctx context.Context, id int, rng *rand.Rand) error {
 func (l *loop) verify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	cl, err := kgo.NewClient(l.options(kgo.ConsumeTopics(output), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+	cl, err := kgo.NewClient(harness.LoopOptions(l.addr, kgo.ConsumeTopics(output), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))...)
 	if err != nil {
 		return err

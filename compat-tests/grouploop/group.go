@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gregor-broker/gregor/compat-tests/harness"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -183,7 +184,7 @@ func (g *group) move(ctx context.Context, i int, running []context.CancelFunc, e
 
 // member consumes and commits until its context ends, and leaves.
 func (g *group) member(ctx context.Context, addr string, i int) error {
-	opts := clientOptions(addr, kgo.ConsumerGroup(g.name), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	opts := harness.LoopOptions(addr, kgo.ConsumerGroup(g.name), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.Balancers(g.kind.balancer),
 		// Nothing is revoked between a poll and the commit of what it gave, so
 		// that the group's commits never go back.
@@ -240,7 +241,7 @@ func (g *group) commit(cl *kgo.Client, rs []*kgo.Record) {
 
 // commitAlone commits growing offsets without being a member.
 func (g *group) commitAlone(ctx context.Context, addr string, rng *rand.Rand) error {
-	cl, err := kgo.NewClient(clientOptions(addr)...)
+	cl, err := kgo.NewClient(harness.LoopOptions(addr)...)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"sync"
 	"time"
 
@@ -30,9 +29,7 @@ import (
 type options struct {
 	rounds, groups, members, partitions int
 	every                               int
-	seed                                uint64
-	dir, bin                            string
-	keep                                bool
+	harness.Loop
 }
 
 func main() {
@@ -42,19 +39,10 @@ func main() {
 	flag.IntVar(&o.members, "members", 3, "members of a group")
 	flag.IntVar(&o.partitions, "partitions", 6, "partitions of the topic")
 	flag.IntVar(&o.every, "every", 10, "wait for all groups to resume after every so many kills")
-	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "seed of all random choices")
-	flag.StringVar(&o.dir, "dir", "", "directory for the broker (default: a temporary one)")
-	flag.StringVar(&o.bin, "gregor", "", "gregor's binary (default: $GREGOR_BIN, else built from this tree)")
-	flag.BoolVar(&o.keep, "keep", false, "keep the directory")
+	o.Flags()
 	flag.Parse()
-	fmt.Printf("grouploop: seed %d, %d rounds, %d groups of %d members, %d partitions\n", o.seed, o.rounds, o.groups, o.members, o.partitions)
-	start := time.Now()
-	summary, err := run(o)
-	if err != nil {
-		fmt.Printf("FAIL (seed %d) after %s: %v\n", o.seed, time.Since(start).Round(time.Millisecond), err)
-		os.Exit(1)
-	}
-	fmt.Printf("ok: %s in %s\n", summary, time.Since(start).Round(time.Millisecond))
+	fmt.Printf("grouploop: seed %d, %d rounds, %d groups of %d members, %d partitions\n", o.Seed, o.rounds, o.groups, o.members, o.partitions)
+	o.Main(func() (string, error) { return run(o) })
 }
 
 const topic = "grouploop"
@@ -83,37 +71,20 @@ type loop struct {
 }
 
 func run(o options) (string, error) {
-	if o.dir == "" {
-		dir, err := os.MkdirTemp("", "gregor-grouploop-")
-		if err != nil {
-			return "", err
-		}
-		o.dir = dir
-		if !o.keep {
-			defer os.RemoveAll(dir)
-		}
-	}
 	if o.members < 2 {
 		return "", errors.New("a group needs two members, one of which comes and leaves")
 	}
-	if o.bin == "" {
-		bin, err := harness.BuildGregor(o.dir)
-		if err != nil {
-			return "", err
-		}
-		o.bin = bin
-	}
-	b, err := harness.Gregor(o.bin, o.dir, settings...)
+	b, end, err := o.Broker(settings...)
 	if err != nil {
 		return "", err
 	}
-	defer b.Kill()
-	cl, err := kgo.NewClient(clientOptions(b.Addr, kgo.RecordPartitioner(kgo.RoundRobinPartitioner()), kgo.UnknownTopicRetries(-1))...)
+	defer end()
+	cl, err := kgo.NewClient(harness.LoopOptions(b.Addr, kgo.RecordPartitioner(kgo.RoundRobinPartitioner()), kgo.UnknownTopicRetries(-1))...)
 	if err != nil {
 		return "", err
 	}
 	defer cl.Close()
-	l := &loop{o: o, b: b, adm: kadm.NewClient(cl), rng: rand.New(rand.NewPCG(o.seed, 7))}
+	l := &loop{o: o, b: b, adm: kadm.NewClient(cl), rng: rand.New(rand.NewPCG(o.Seed, 7))}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if r, err := l.adm.CreateTopic(ctx, int32(o.partitions), 1, nil, topic); err != nil || r.Err != nil {
@@ -132,7 +103,7 @@ func run(o options) (string, error) {
 		g := newGroup(fmt.Sprintf("%s-%d", kinds[i%len(kinds)].name, i), kinds[i%len(kinds)], o)
 		l.groups = append(l.groups, g)
 		work.Go(func() {
-			if err := g.run(ctx, b.Addr, rand.New(rand.NewPCG(o.seed, uint64(100+i))), calm); err != nil {
+			if err := g.run(ctx, b.Addr, rand.New(rand.NewPCG(o.Seed, uint64(100+i))), calm); err != nil {
 				failed <- fmt.Errorf("group %s: %w", g.name, err)
 			}
 		})
@@ -159,16 +130,6 @@ func run(o options) (string, error) {
 	}
 	return fmt.Sprintf("%d kills, %d acknowledged commits of %d groups all there, %d members came and left, %d waits for every group to resume (slowest %s), slowest restart %s",
 		l.kills, commits, len(l.groups), moves, l.waits, l.resumed.Round(time.Millisecond), l.restart.Round(time.Millisecond)), nil
-}
-
-// clientOptions make a client come back fast once the broker does.
-func clientOptions(addr string, more ...kgo.Opt) []kgo.Opt {
-	return append([]kgo.Opt{
-		kgo.SeedBrokers(addr),
-		kgo.RetryBackoffFn(func(int) time.Duration { return 30 * time.Millisecond }),
-		kgo.RequestRetries(10_000), kgo.RetryTimeout(2 * time.Minute),
-		kgo.MetadataMinAge(50 * time.Millisecond),
-	}, more...)
 }
 
 // produce writes to all partitions until stop is closed, and flushes.
@@ -228,14 +189,10 @@ func (l *loop) rounds(ctx context.Context, failed <-chan error) error {
 func (l *loop) kill() error {
 	l.b.Kill()
 	l.kills++
-	// One restart in eight is itself cut short, at any point of recovery.
-	for l.rng.IntN(8) == 0 {
-		if err := l.b.Launch(); err != nil {
-			return err
-		}
-		time.Sleep(time.Duration(l.rng.IntN(300)) * time.Millisecond)
-		l.b.Kill()
-		l.kills++
+	more, err := harness.CutShort(l.b, l.rng, 300*time.Millisecond)
+	l.kills += more
+	if err != nil {
+		return err
 	}
 	begin := time.Now()
 	if err := l.b.Start(); err != nil {

@@ -21,7 +21,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"sync"
 	"time"
 
@@ -33,11 +32,9 @@ import (
 type options struct {
 	rounds, partitions, producers int
 	signal                        string
-	seed                          uint64
 	rate                          int
-	dir, bin                      string
 	segment                       string
-	keep                          bool
+	harness.Loop
 }
 
 func main() {
@@ -46,50 +43,24 @@ func main() {
 	flag.IntVar(&o.partitions, "partitions", 6, "partitions of the topic")
 	flag.IntVar(&o.producers, "producers", 3, "producers, each writing to all partitions")
 	flag.StringVar(&o.signal, "signal", "kill", "kill (SIGKILL) or term (SIGTERM)")
-	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "seed of all random choices")
 	flag.IntVar(&o.rate, "rate", 3000, "records per second and producer, at most")
-	flag.StringVar(&o.dir, "dir", "", "directory for the broker (default: a temporary one)")
-	flag.StringVar(&o.bin, "gregor", "", "gregor's binary (default: $GREGOR_BIN, else built from this tree)")
 	flag.StringVar(&o.segment, "segment-bytes", "1048576", "segment size of the topic, small so that kills hit rolls")
-	flag.BoolVar(&o.keep, "keep", false, "keep the directory")
+	o.Flags()
 	flag.Parse()
-	fmt.Printf("killloop: seed %d, %d rounds of SIG%s, %d producers, %d partitions\n", o.seed, o.rounds, o.signal, o.producers, o.partitions)
-	start := time.Now()
-	summary, err := run(o)
-	if err != nil {
-		fmt.Printf("FAIL (seed %d) after %s: %v\n", o.seed, time.Since(start).Round(time.Millisecond), err)
-		os.Exit(1)
-	}
-	fmt.Printf("ok: %s in %s\n", summary, time.Since(start).Round(time.Millisecond))
+	fmt.Printf("killloop: seed %d, %d rounds of SIG%s, %d producers, %d partitions\n", o.Seed, o.rounds, o.signal, o.producers, o.partitions)
+	o.Main(func() (string, error) { return run(o) })
 }
 
 const topic = "killloop"
 
 func run(o options) (string, error) {
-	if o.dir == "" {
-		dir, err := os.MkdirTemp("", "gregor-killloop-")
-		if err != nil {
-			return "", err
-		}
-		o.dir = dir
-		if !o.keep {
-			defer os.RemoveAll(dir)
-		}
-	}
-	if o.bin == "" {
-		bin, err := harness.BuildGregor(o.dir)
-		if err != nil {
-			return "", err
-		}
-		o.bin = bin
-	}
-	b, err := harness.Gregor(o.bin, o.dir)
+	b, end, err := o.Broker()
 	if err != nil {
 		return "", err
 	}
-	defer b.Kill()
+	defer end()
 
-	adm, err := kgo.NewClient(clientOptions(b.Addr)...)
+	adm, err := kgo.NewClient(harness.LoopOptions(b.Addr)...)
 	if err != nil {
 		return "", err
 	}
@@ -99,7 +70,7 @@ func run(o options) (string, error) {
 		return "", errors.Join(err, r.Err)
 	}
 
-	ledger := newLedger(o.seed, o.producers, o.partitions)
+	ledger := newLedger(o.Seed, o.producers, o.partitions)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var load sync.WaitGroup
@@ -113,7 +84,7 @@ func run(o options) (string, error) {
 		})
 	}
 
-	rng := rand.New(rand.NewPCG(o.seed, 7))
+	rng := rand.New(rand.NewPCG(o.Seed, 7))
 	kills, slowest := 0, time.Duration(0)
 	for round := 1; round <= o.rounds; round++ {
 		select {
@@ -124,18 +95,16 @@ func run(o options) (string, error) {
 			return "", fmt.Errorf("round %d: the broker ended by itself:\n%s", round, b.Log())
 		}
 		acked := ledger.acknowledged()
-		if err := end(b, o.signal); err != nil {
+		if err := finish(b, o.signal); err != nil {
 			return "", fmt.Errorf("round %d: %w", round, err)
 		}
 		kills++
-		// One restart in eight is itself cut short, at any point of recovery.
-		for rng.IntN(8) == 0 && o.signal == "kill" {
-			if err := b.Launch(); err != nil {
+		if o.signal == "kill" {
+			more, err := harness.CutShort(b, rng, 120*time.Millisecond)
+			if err != nil {
 				return "", err
 			}
-			time.Sleep(time.Duration(rng.IntN(120)) * time.Millisecond)
-			b.Kill()
-			kills++
+			kills += more
 		}
 		begin := time.Now()
 		if err := b.Start(); err != nil {
@@ -171,7 +140,7 @@ func run(o options) (string, error) {
 	return fmt.Sprintf("%d kills, %s, slowest restart %s", kills, ledger, slowest.Round(time.Millisecond)), nil
 }
 
-func end(b *harness.Broker, signal string) error {
+func finish(b *harness.Broker, signal string) error {
 	if signal == "term" {
 		return b.Stop()
 	}
@@ -181,20 +150,10 @@ func end(b *harness.Broker, signal string) error {
 
 func ptr[T any](v T) *T { return &v }
 
-// clientOptions make a client come back fast once the broker does.
-func clientOptions(addr string, more ...kgo.Opt) []kgo.Opt {
-	return append([]kgo.Opt{
-		kgo.SeedBrokers(addr),
-		kgo.RetryBackoffFn(func(int) time.Duration { return 30 * time.Millisecond }),
-		kgo.RequestRetries(10_000), kgo.RetryTimeout(2 * time.Minute),
-		kgo.MetadataMinAge(50 * time.Millisecond),
-	}, more...)
-}
-
 var codecs = []kgo.CompressionCodec{kgo.NoCompression(), kgo.Lz4Compression(), kgo.ZstdCompression(), kgo.GzipCompression(), kgo.SnappyCompression()}
 
 func produce(ctx context.Context, addr string, id int, o options, l *ledger, stop <-chan struct{}) error {
-	cl, err := kgo.NewClient(clientOptions(addr,
+	cl, err := kgo.NewClient(harness.LoopOptions(addr,
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchCompression(codecs[id%len(codecs)]),
 		kgo.ProducerLinger(2*time.Millisecond),
@@ -354,7 +313,7 @@ func (l *ledger) verify(ctx context.Context, addr string, whole bool, atLeast []
 		}
 		clear(l.offset)
 	}
-	cl, err := kgo.NewClient(clientOptions(addr, kgo.FetchMaxPartitionBytes(8<<20), kgo.FetchMaxWait(100*time.Millisecond))...)
+	cl, err := kgo.NewClient(harness.LoopOptions(addr, kgo.FetchMaxPartitionBytes(8<<20), kgo.FetchMaxWait(100*time.Millisecond))...)
 	if err != nil {
 		return err
 	}
@@ -395,7 +354,7 @@ func (l *ledger) verify(ctx context.Context, addr string, whole bool, atLeast []
 }
 
 func (l *ledger) read(ctx context.Context, addr string, from map[int32]kgo.Offset, ends kadm.ListedOffsets) error {
-	cl, err := kgo.NewClient(clientOptions(addr, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
+	cl, err := kgo.NewClient(harness.LoopOptions(addr, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxPartitionBytes(4<<20), kgo.FetchMaxWait(100*time.Millisecond))...)
 	if err != nil {
 		return err

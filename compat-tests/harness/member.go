@@ -121,7 +121,13 @@ func JavaMember(args ...string) (MemberCommand, error) {
 // PythonMember is a member written in Python: one of the programs in python/.
 func PythonMember(program string, args ...string) (MemberCommand, error) {
 	bin, err := PythonBin()
-	return MemberCommand{Program: bin, Args: append([]string{source("python", program)}, args...)}, err
+	return MemberCommand{Program: bin, Args: pythonArgs(program, args...)}, err
+}
+
+// pythonArgs are those of a program in python/, which leaves no compiled module
+// there.
+func pythonArgs(program string, args ...string) []string {
+	return append([]string{"-B", source("python", program)}, args...)
 }
 
 // NodeMember is a member that uses a client for Node, kafkajs or confluent.

@@ -39,7 +39,7 @@ func JavaPipe(version string, args ...string) (string, []string, error) {
 // PythonPipe is JavaPipe with librdkafka.
 func PythonPipe(args ...string) (string, []string, error) {
 	bin, err := PythonBin()
-	return bin, append([]string{source("python", "pipe.py")}, args...), err
+	return bin, pythonArgs("pipe.py", args...), err
 }
 
 // NodePipe is JavaPipe with a client for Node: kafkajs or confluent.

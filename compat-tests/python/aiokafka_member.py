@@ -7,34 +7,21 @@ harness/member.go.
 """
 
 import asyncio
-import json
 import signal
 import sys
-import time
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
+from member import Speaker, plain, say, say_polled
 
 ASSIGNORS = {"range": RangePartitionAssignor, "roundrobin": RoundRobinPartitionAssignor, "sticky": StickyPartitionAssignor}
 
 
-def say(name, partitions):
-    print(json.dumps({"name": name, "timestamp": int(time.time() * 1000), "partitions": partitions}), flush=True)
-
-
-def plain(partitions):
-    return [{"topic": p.topic, "partition": p.partition} for p in partitions]
-
-
-class Listener(ConsumerRebalanceListener):
-    def on_partitions_assigned(self, assigned):
-        say("partitions_assigned", plain(assigned))
-
-    def on_partitions_revoked(self, revoked):
-        say("partitions_revoked", plain(revoked))
+class Listener(Speaker, ConsumerRebalanceListener):
+    pass
 
 
 async def main():
@@ -56,17 +43,15 @@ async def main():
             continue
         if not polled:
             continue
-        say("records_consumed", [
-            {"topic": p.topic, "partition": p.partition, "minOffset": rs[0].offset, "maxOffset": rs[-1].offset} for p, rs in polled.items()
-        ])
+        say_polled(polled)
         try:
             await consumer.commit({p: rs[-1].offset + 1 for p, rs in polled.items()})
         except KafkaError as e:
             print(repr(e), file=sys.stderr)
     # It does not tell its listener when it ends.
-    say("partitions_revoked", plain(consumer.assignment()))
+    say("partitions_revoked", partitions=plain(consumer.assignment()))
     await consumer.stop()
-    say("shutdown_complete", [])
+    say("shutdown_complete", partitions=[])
 
 
 asyncio.run(main())

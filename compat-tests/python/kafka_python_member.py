@@ -6,10 +6,8 @@ harness/member.go.
     kafka_python_member.py BROKER TOPIC GROUP ASSIGNOR
 """
 
-import json
 import signal
 import sys
-import time
 
 from kafka import KafkaConsumer
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
@@ -19,6 +17,7 @@ from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
+from member import Speaker, say, say_polled
 
 ASSIGNORS = {
     "range": RangePartitionAssignor,
@@ -28,25 +27,8 @@ ASSIGNORS = {
 }
 
 
-def say(name, partitions):
-    # One write: the listener runs on a thread of the client's.
-    sys.stdout.write(json.dumps({"name": name, "timestamp": int(time.time() * 1000), "partitions": partitions}) + "\n")
-    sys.stdout.flush()
-
-
-def plain(partitions):
-    return [{"topic": p.topic, "partition": p.partition} for p in partitions]
-
-
-class Listener(ConsumerRebalanceListener):
-    def on_partitions_assigned(self, assigned):
-        say("partitions_assigned", plain(assigned))
-
-    def on_partitions_revoked(self, revoked):
-        say("partitions_revoked", plain(revoked))
-
-    def on_partitions_lost(self, lost):
-        say("partitions_revoked", plain(lost))
+class Listener(Speaker, ConsumerRebalanceListener):
+    pass
 
 
 def main():
@@ -67,15 +49,13 @@ def main():
             continue
         if not polled:
             continue
-        say("records_consumed", [
-            {"topic": p.topic, "partition": p.partition, "minOffset": rs[0].offset, "maxOffset": rs[-1].offset} for p, rs in polled.items()
-        ])
+        say_polled(polled)
         try:
             consumer.commit({p: OffsetAndMetadata(rs[-1].offset + 1, "", -1) for p, rs in polled.items()})
         except KafkaError as e:
             print(repr(e), file=sys.stderr)
     consumer.close()
-    say("shutdown_complete", [])
+    say("shutdown_complete", partitions=[])
 
 
 main()

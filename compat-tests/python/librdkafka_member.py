@@ -6,20 +6,11 @@ harness/member.go.
     librdkafka_member.py BROKER TOPIC GROUP KEY=VALUE...
 """
 
-import json
 import signal
 import sys
-import time
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-
-
-def say(name, partitions):
-    print(json.dumps({"name": name, "timestamp": int(time.time() * 1000), "partitions": partitions}), flush=True)
-
-
-def plain(partitions):
-    return [{"topic": p.topic, "partition": p.partition} for p in partitions]
+from member import plain, say
 
 
 def main():
@@ -34,10 +25,10 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
 
     def assigned(_, ps):
-        say("partitions_assigned", plain(ps))
+        say("partitions_assigned", partitions=plain(ps))
 
     def revoked(_, ps):
-        say("partitions_revoked", plain(ps))
+        say("partitions_revoked", partitions=plain(ps))
 
     consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked)
     while not stop:
@@ -49,13 +40,13 @@ def main():
             ranges[m.partition()] = (low, m.offset())
         if not ranges:
             continue
-        say("records_consumed", [{"topic": topic, "partition": p, "minOffset": a, "maxOffset": b} for p, (a, b) in ranges.items()])
+        say("records_consumed", partitions=[{"topic": topic, "partition": p, "minOffset": a, "maxOffset": b} for p, (a, b) in ranges.items()])
         try:
             consumer.commit(offsets=[TopicPartition(topic, p, b + 1) for p, (_, b) in ranges.items()], asynchronous=False)
         except KafkaException as e:
             print(e, file=sys.stderr)
     consumer.close()
-    say("shutdown_complete", [])
+    say("shutdown_complete", partitions=[])
 
 
 main()

@@ -6,22 +6,17 @@ An error that ends the producer ends the process.
 """
 
 import faulthandler
-import json
 import os
 import signal
 import sys
-import time
 import traceback
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from member import say
 
 LIMIT = 30
 
 faulthandler.register(signal.SIGQUIT)  # where it is, as a JVM says
-
-
-def say(name, state="", count=0):
-    print(json.dumps({"name": name, "timestamp": int(time.time() * 1000), "state": state, "count": count}), flush=True)
 
 
 def retry(call, *args):
@@ -55,7 +50,7 @@ def move(producer, consumer, messages, output, abort):
     except KafkaException as e:
         if not e.args[0].txn_requires_abort():
             raise
-        say("aborted", e.args[0].name())
+        say("aborted", state=e.args[0].name())
     retry(producer.abort_transaction, LIMIT)
     rewind(consumer)
 
@@ -87,5 +82,5 @@ try:
     main()
 except Exception as e:  # noqa: BLE001
     traceback.print_exc()
-    say("failed", repr(e)[:100].replace('"', "'"))
+    say("failed", state=repr(e)[:100])
     os._exit(1)  # as a crash: nothing is said to the broker

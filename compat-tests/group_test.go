@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -59,33 +58,33 @@ var groupKinds = []groupKind{
 	{name: "confluent-js-consumer", unordered: true, command: nodeMember("confluent", "group.protocol=consumer")},
 }
 
-type startMember = func(addr, topic, group string) (harness.MemberCommand, error)
+type memberOf = func(addr, topic, group string) (harness.MemberCommand, error)
 
-func javaMember(args ...string) startMember {
+func javaMember(args ...string) memberOf {
 	return func(addr, topic, group string) (harness.MemberCommand, error) {
 		return harness.JavaMember(append([]string{"--bootstrap-server", addr, "--topic", topic, "--group-id", group, "--reset-policy", "earliest"}, args...)...)
 	}
 }
 
-func franzMember(balancer string) startMember {
+func franzMember(balancer string) memberOf {
 	return func(addr, topic, group string) (harness.MemberCommand, error) {
 		return harness.FranzMember(addr, topic, group, balancer)
 	}
 }
 
-func pythonMember(program string, conf ...string) startMember {
+func pythonMember(program string, conf ...string) memberOf {
 	return func(addr, topic, group string) (harness.MemberCommand, error) {
 		return harness.PythonMember(program, append([]string{addr, topic, group}, conf...)...)
 	}
 }
 
-func nodeMember(program string, conf ...string) startMember {
+func nodeMember(program string, conf ...string) memberOf {
 	return func(addr, topic, group string) (harness.MemberCommand, error) {
 		return harness.NodeMember(program, append([]string{addr, topic, group}, conf...)...)
 	}
 }
 
-func kcatMember(conf ...string) startMember {
+func kcatMember(conf ...string) memberOf {
 	return func(addr, topic, group string) (harness.MemberCommand, error) {
 		return harness.KcatMember(addr, topic, group, append([]string{
 			"session.timeout.ms=10000", "auto.offset.reset=earliest", "auto.commit.interval.ms=100",
@@ -94,31 +93,10 @@ func kcatMember(conf ...string) startMember {
 	}
 }
 
-// groupBroker starts a broker whose groups notice soon that a member is gone.
-func groupBroker(t *testing.T, name string) *harness.Broker {
-	t.Helper()
-	dir, err := os.MkdirTemp(world.dir, name+"-groups-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	conf := []string{
-		"group.initial.rebalance.delay.ms=500", "group.consumer.heartbeat.interval.ms=500", "group.consumer.min.heartbeat.interval.ms=500",
-		"group.consumer.session.timeout.ms=10000", "group.consumer.min.session.timeout.ms=10000", "group.consumer.assignment.interval.ms=0",
-	}
-	var b *harness.Broker
-	if name == "kafka" {
-		b, err = harness.Kafka(dir, conf...)
-	} else {
-		var bin string
-		if bin, err = harness.BuildGregor(dir); err == nil {
-			b, err = harness.Gregor(bin, dir, conf...)
-		}
-	}
-	if err != nil {
-		missing(t, err)
-	}
-	t.Cleanup(b.Kill)
-	return b
+// groupBroker makes a broker notice soon that a member is gone.
+var groupBroker = []string{
+	"group.initial.rebalance.delay.ms=500", "group.consumer.heartbeat.interval.ms=500", "group.consumer.min.heartbeat.interval.ms=500",
+	"group.consumer.session.timeout.ms=10000", "group.consumer.min.session.timeout.ms=10000", "group.consumer.assignment.interval.ms=0",
 }
 
 // TestGroupsUnderChurn: members join and leave while records are written; one
@@ -127,37 +105,31 @@ func groupBroker(t *testing.T, name string) *harness.Broker {
 // back.
 func TestGroupsUnderChurn(t *testing.T) {
 	needAll(t)
-	for _, name := range []string{"kafka", "gregor"} {
-		if *brokerFlag != name && *brokerFlag != "both" {
-			continue
+	onOwn(t, groupBroker, func(t *testing.T, b *harness.Broker) {
+		var kinds []groupKind
+		for _, k := range groupKinds {
+			if _, err := k.command(b.Addr, "", ""); err != nil {
+				t.Run(k.name, func(t *testing.T) { missing(t, err) })
+				continue
+			}
+			kinds = append(kinds, k)
 		}
-		t.Run(name, func(t *testing.T) {
-			b := groupBroker(t, name)
-			var kinds []groupKind
-			for _, k := range groupKinds {
-				if _, err := k.command(b.Addr, "", ""); err != nil {
-					t.Run(k.name, func(t *testing.T) { missing(t, err) })
-					continue
+		i := 0
+		for wave := range slices.Chunk(kinds, atOnce()) {
+			i++
+			t.Run(fmt.Sprint("wave", i), func(t *testing.T) {
+				kill := &killOnce{b: b}
+				for _, kind := range wave {
+					t.Run(kind.name, func(t *testing.T) {
+						kill.join()
+						t.Parallel()
+						defer kill.leave()
+						churn(t, b, kind, kill)
+					})
 				}
-				kinds = append(kinds, k)
-			}
-			i := 0
-			for wave := range slices.Chunk(kinds, atOnce()) {
-				i++
-				t.Run(fmt.Sprint("wave", i), func(t *testing.T) {
-					kill := &killOnce{b: b}
-					for _, kind := range wave {
-						t.Run(kind.name, func(t *testing.T) {
-							kill.join()
-							t.Parallel()
-							defer kill.leave()
-							churn(t, b, kind, kill)
-						})
-					}
-				})
-			}
-		})
-	}
+			})
+		}
+	})
 }
 
 // atOnce is how many groups run beside each other: most of their time goes by
@@ -273,7 +245,7 @@ func churn(t *testing.T, b *harness.Broker, kind groupKind, kill *killOnce) {
 		return g.count[first] > 0 && g.count[second] > 0 && g.count[third] > 0 && g.count[first]+g.count[second]+g.count[third] == churnPartitions
 	})
 	g.lose(first)
-	g.signal(first, syscall.SIGKILL)
+	signalTo(t, first, syscall.SIGKILL)
 	g.await("two share what the killed one had", func() bool { return g.count[second]+g.count[third] == churnPartitions })
 	if err := kill.await(); err != nil {
 		t.Fatal(err)
@@ -285,11 +257,11 @@ func churn(t *testing.T, b *harness.Broker, kind groupKind, kill *killOnce) {
 		return g.count[fourth] > 0 && g.count[second] > 0 && g.count[second]+g.count[third]+g.count[fourth] == churnPartitions
 	})
 	g.lose(second)
-	g.signal(second, syscall.SIGSTOP)
+	signalTo(t, second, syscall.SIGSTOP)
 	g.await("two share what the stalled one had", func() bool { return g.count[third]+g.count[fourth] == churnPartitions })
-	g.signal(second, syscall.SIGCONT)
+	signalTo(t, second, syscall.SIGCONT)
 	g.await("the stalled one is back", func() bool { return g.count[second] > 0 })
-	g.signal(third, syscall.SIGTERM)
+	signalTo(t, third, syscall.SIGTERM)
 	g.await("two are left", func() bool { return g.count[third] == 0 && g.count[second]+g.count[fourth] == churnPartitions })
 	stop()
 	work.Wait()
@@ -302,24 +274,7 @@ func (g *group) start(name string) *harness.Member {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	m, err := harness.StartMember(name, g.heard, command)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	g.t.Cleanup(func() {
-		_ = m.Signal(syscall.SIGKILL)
-		<-m.Done()
-		if g.t.Failed() {
-			g.t.Logf("%s: %s", name, m.Stderr())
-		}
-	})
-	return m
-}
-
-func (g *group) signal(m *harness.Member, s syscall.Signal) {
-	if err := m.Signal(s); err != nil {
-		g.t.Fatal(err)
-	}
+	return startMember(g.t, name, g.heard, command)
 }
 
 // lose takes a member's partitions away: it is about to be unable to say so.

@@ -2,6 +2,7 @@ package compat
 
 import (
 	"os"
+	"syscall"
 	"testing"
 
 	"github.com/gregor-broker/gregor/compat-tests/harness"
@@ -39,5 +40,31 @@ func onOwn(t *testing.T, conf []string, f func(t *testing.T, b *harness.Broker))
 			continue
 		}
 		t.Run(name, func(t *testing.T) { f(t, ownBroker(t, name, conf...)) })
+	}
+}
+
+// startMember starts a process that a test kills and stops, and that is gone
+// when the test ends. What it says is given to heard, in order.
+func startMember(t *testing.T, name string, heard func(*harness.Member, harness.Event), command harness.MemberCommand) *harness.Member {
+	t.Helper()
+	m, err := harness.StartMember(name, heard, command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = m.Signal(syscall.SIGKILL) // it may be gone
+		<-m.Done()
+		if t.Failed() {
+			t.Logf("%s: %s", name, m.Stderr())
+		}
+	})
+	return m
+}
+
+// signalTo sends a process that runs a signal.
+func signalTo(t *testing.T, m *harness.Member, s syscall.Signal) {
+	t.Helper()
+	if err := m.Signal(s); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -74,6 +74,7 @@ type shop struct {
 	state    map[*harness.Member]string
 	count    map[string]int64 // records restored, loaded into standbys, promotions
 	failures []string
+	zombie   *harness.Member // may fail, see trouble
 	sent     int             // orders acknowledged
 	seen     map[int]bool    // orders seen in the output of the first join
 	moved    map[string]bool // customers seen in their last region
@@ -170,11 +171,16 @@ func (s *shop) trouble() {
 	s.await("two run", func() bool { return s.state[a] == "RUNNING" && s.state[b] == "RUNNING" })
 
 	// A zombie: it sleeps through its session, and wakes in a transaction that
-	// others have ended.
-	s.signal(a, syscall.SIGSTOP)
+	// others have ended. It finds back, unless it is just about to commit: then
+	// the coordinator, Kafka's as well as gregor's, tells it that there is nothing
+	// to end, and Kafka Streams takes that for fatal.
+	s.mu.Lock()
+	s.zombie = a
+	s.mu.Unlock()
+	signalTo(s.t, a, syscall.SIGSTOP)
 	s.await("the other one goes on", s.upToDate(100))
-	s.signal(a, syscall.SIGCONT)
-	s.await("the zombie finds back", s.upToDate(1000))
+	signalTo(s.t, a, syscall.SIGCONT)
+	s.await("the zombie does no harm", s.upToDate(1000))
 	s.end(a, syscall.SIGKILL)
 	s.end(b, syscall.SIGKILL)
 	a = s.start("a", "a")
@@ -202,31 +208,12 @@ func (s *shop) start(name, state string) *harness.Member {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	m, err := harness.StartMember(name, s.heard, harness.MemberCommand{Program: program, Args: args})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() {
-		_ = m.Signal(syscall.SIGKILL)
-		<-m.Done()
-		if s.t.Failed() {
-			s.t.Logf("%s: %s", name, m.Stderr())
-		}
-	})
-	return m
+	return startMember(s.t, name, s.heard, harness.MemberCommand{Program: program, Args: args})
 }
 
-func (s *shop) signal(m *harness.Member, sig syscall.Signal) {
-	s.t.Helper()
-	if err := m.Signal(sig); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// end ends an instance and waits until it is gone.
+// end ends an instance, if it runs still, and waits until it is gone.
 func (s *shop) end(m *harness.Member, sig syscall.Signal) {
-	s.t.Helper()
-	s.signal(m, sig)
+	_ = m.Signal(sig)
 	<-m.Done()
 }
 
@@ -239,6 +226,10 @@ func (s *shop) heard(m *harness.Member, e harness.Event) {
 	case "promoted":
 		s.count[e.Name]++
 	case "failed":
+		if m == s.zombie && s.guarantee == "exactly_once_v2" && strings.Contains(e.State, "InvalidTxnStateException") {
+			s.t.Logf("the zombie died: %s", e.State)
+			return
+		}
 		s.failures = append(s.failures, m.Name+": "+e.State)
 	default:
 		s.count[e.Name] += e.Count

@@ -50,6 +50,12 @@ public class StreamsApp {
         return (Long.parseLong(total.substring(0, colon)) + 1) + ":" + (Long.parseLong(total.substring(colon + 1)) + number);
     }
 
+    static String causes(Throwable e) {
+        StringBuilder names = new StringBuilder(e.getClass().getSimpleName());
+        while ((e = e.getCause()) != null) names.append(" by ").append(e.getClass().getSimpleName());
+        return names.toString();
+    }
+
     static Topology shop(String prefix) {
         Serde<String> s = Serdes.String();
         StreamsBuilder b = new StreamsBuilder();
@@ -98,7 +104,7 @@ public class StreamsApp {
         app.setStateListener((now, before) -> say("state", now.name(), 0));
         app.setUncaughtExceptionHandler(e -> {
             e.printStackTrace();
-            say("failed", e.getClass().getSimpleName(), 0);
+            say("failed", causes(e), 0);
             return StreamThreadExceptionResponse.SHUTDOWN_CLIENT;
         });
         app.setGlobalStateRestoreListener(new StateRestoreListener() {

@@ -40,13 +40,16 @@ func mustDo(t *testing.T, c harness.Client, command string, args ...string) [][]
 
 func wantLines(t *testing.T, got [][]string, want ...string) {
 	t.Helper()
-	var have []string
-	for _, l := range got {
-		have = append(have, strings.Join(l, " "))
-	}
-	if !slices.Equal(have, want) {
+	if have := joined(got); !slices.Equal(have, want) {
 		t.Fatalf("answered %q, want %q", have, want)
 	}
+}
+
+func joined(lines [][]string) (out []string) {
+	for _, l := range lines {
+		out = append(out, strings.Join(l, " "))
+	}
+	return out
 }
 
 // TestAdmin: the life of a topic, through each client's admin calls.
@@ -61,8 +64,11 @@ func TestAdmin(t *testing.T) {
 		wantLines(t, mustDo(t, c, "config", topic, "cleanup.policy", "retention.ms", "max.message.bytes", "segment.bytes"),
 			"cleanup.policy compact false", "max.message.bytes 1048588 true", "retention.ms 3600000 false", "segment.bytes 1073741824 true")
 		mustDo(t, c, "alter", topic, harness.Conf("cleanup.policy", "delete", "segment.bytes", "1048576", "retention.ms", ""))
-		wantLines(t, mustDo(t, c, "config", topic, "cleanup.policy", "retention.ms", "segment.bytes"),
-			"cleanup.policy delete false", "retention.ms 604800000 true", "segment.bytes 1048576 false")
+		altered := []string{"cleanup.policy delete false", "retention.ms 604800000 true", "segment.bytes 1048576 false"}
+		seen(t, b, func() bool {
+			return slices.Equal(joined(mustDo(t, c, "config", topic, "cleanup.policy", "retention.ms", "segment.bytes")), altered)
+		})
+		wantLines(t, mustDo(t, c, "config", topic, "cleanup.policy", "retention.ms", "segment.bytes"), altered...)
 		mustDo(t, c, "partitions", topic, "5")
 		settle(t, b, topic, 5)
 		wantLines(t, mustDo(t, c, "describe", topic), "0 1 1 1", "1 1 1 1", "2 1 1 1", "3 1 1 1", "4 1 1 1")

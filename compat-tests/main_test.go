@@ -266,22 +266,26 @@ func createTopic(t *testing.T, b *harness.Broker, partitions int, conf ...string
 	return topic
 }
 
-// settle waits until every partition of a topic answers. Apache Kafka
-// acknowledges CreateTopics and CreatePartitions when the controller has them,
-// before the broker has; gregor promises more, so nobody waits for it.
+// settle waits until every partition of a topic answers.
 func settle(t *testing.T, b *harness.Broker, topic string, partitions int) {
+	t.Helper()
+	seen(t, b, func() bool {
+		offsets, err := franz(t, b).Admin().ListEndOffsets(context.Background(), topic)
+		return err == nil && offsets.Error() == nil && len(offsets[topic]) == partitions
+	})
+}
+
+// seen waits until the broker shows a change of metadata. Apache Kafka
+// acknowledges such a change when the controller has it, before the broker has;
+// gregor promises more, so nobody waits for it.
+func seen(t *testing.T, b *harness.Broker, is func() bool) {
 	t.Helper()
 	if b.Name != "kafka" {
 		return
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		offsets, err := franz(t, b).Admin().ListEndOffsets(context.Background(), topic)
-		if err == nil && offsets.Error() == nil && len(offsets[topic]) == partitions {
-			return
-		}
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s does not answer: %v %v", topic, err, offsets.Error())
+			t.Fatal("the change does not show within a minute")
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -30,6 +31,7 @@ import (
 	"github.com/gregor-broker/gregor/compat-tests/chaos/nemesis"
 	"github.com/gregor-broker/gregor/compat-tests/chaos/netns"
 	"github.com/gregor-broker/gregor/compat-tests/chaos/proxy"
+	"github.com/gregor-broker/gregor/compat-tests/chaos/volume"
 	"github.com/gregor-broker/gregor/compat-tests/chaos/work"
 	"github.com/gregor-broker/gregor/compat-tests/harness"
 )
@@ -38,10 +40,11 @@ type options struct {
 	duration, period time.Duration
 	seed             uint64
 	broker, bin      string
-	chosen           string
+	chosen, admin    string
 	rate             float64
 	brokers          int
-	isolate          bool
+	controllers      int
+	isolate, volumes bool
 	dir, out, judge  string
 	verbose          bool
 }
@@ -53,19 +56,51 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano())%1_000_000, "seed of all random choices")
 	flag.StringVar(&o.broker, "broker", "gregor", "gregor or kafka")
 	flag.StringVar(&o.bin, "gregor", "", "gregor's binary (default: $GREGOR_BIN, else built from this tree)")
-	flag.StringVar(&o.chosen, "faults", strings.Join(nemesis.All, ","), "which faults, or none")
+	flag.StringVar(&o.chosen, "faults", "", "which faults, or none (default: all that the run has the means for)")
+	flag.StringVar(&o.admin, "admin", recreate+","+reassign, "what administrators do meanwhile, or none")
 	flag.Float64Var(&o.rate, "rate", 8, "operations a second of each client, at most")
 	flag.IntVar(&o.brokers, "brokers", 1, "how many brokers; from two on, each record has two or three replicas")
+	flag.IntVar(&o.controllers, "controllers", 0, "how many controllers in processes of their own (default: each broker is one)")
+	flag.BoolVar(&o.volumes, "volumes", false, "disks that become full and fail, one for each broker; needs Linux and root")
 	flag.BoolVar(&o.isolate, "isolate", false, "brokers in network namespaces, which are cut off from each other too; needs root")
 	flag.StringVar(&o.dir, "dir", "", "directory for the broker, kept afterwards (default: a temporary one)")
 	flag.StringVar(&o.out, "history", "", "where to keep the history in any case")
 	flag.StringVar(&o.judge, "judge", "", "run nothing, judge a history that was kept")
 	flag.BoolVar(&o.verbose, "v", false, "say each fault")
 	flag.Parse()
+	if o.chosen == "" {
+		o.chosen = strings.Join(o.possible(), ",")
+	}
 	if o.judge != "" {
 		os.Exit(judge(o, os.Stdout))
 	}
 	os.Exit(run(o, os.Stdout))
+}
+
+// What administrators do.
+const (
+	recreate = "recreate" // delete a topic and create it again
+	reassign = "reassign" // move replicas
+)
+
+// possible are the faults that the run has the means for.
+func (o options) possible() []string {
+	out := slices.Clone(nemesis.All)
+	if o.brokers+o.controllers > 1 {
+		out = append(out, nemesis.Clustered...)
+	}
+	if o.isolate {
+		out = append(out, nemesis.Separated...)
+	}
+	if o.volumes {
+		out = append(out, nemesis.Stored...)
+	}
+	return out
+}
+
+// acts tells whether administrators do something in the run.
+func (o options) acts(what string) bool {
+	return slices.Contains(strings.Split(o.admin, ","), what) && (what != reassign || o.brokers > 1)
 }
 
 // judge judges again what a run kept. The brokers' disks are gone.
@@ -86,9 +121,13 @@ func judge(o options, out io.Writer) int {
 	return min(len(report.Findings), 1)
 }
 
+// serveWithin is how long a client may have to wait while the controllers are
+// away and no broker is: as long as one operation may take on a busy machine.
+const serveWithin = 10 * time.Second
+
 // properties say what a run that came to its end must have kept.
 func (o options) properties(ended bool) check.Options {
-	c := check.Options{Final: ended, StuckAfter: txnTimeout + 30*time.Second + o.period, RecoverWithin: 30 * time.Second}
+	c := check.Options{Final: ended, StuckAfter: txnTimeout + 30*time.Second + o.period, RecoverWithin: 30 * time.Second, ServeWithin: serveWithin}
 	if ended {
 		c.Banks = []string{work.BankTopic}
 		for _, p := range work.Pipes() {
@@ -99,7 +138,8 @@ func (o options) properties(ended bool) check.Options {
 }
 
 func run(o options, out io.Writer) int {
-	fmt.Fprintf(out, "chaos: %d %s for %s, seed %d, faults %s\n", o.brokers, o.broker, o.duration, o.seed, o.chosen)
+	fmt.Fprintf(out, "chaos: %d %s, %d controllers of their own, for %s, seed %d, faults %s, administrators %s\n",
+		o.brokers, o.broker, o.controllers, o.duration, o.seed, o.chosen, o.admin)
 	start := time.Now()
 	r := &chaos{options: o, out: out, rec: history.NewRecorder()}
 	// A run that is interrupted still ends its brokers.
@@ -156,6 +196,7 @@ type chaos struct {
 	options
 	out     io.Writer
 	rec     *history.Recorder
+	disk    []*volume.Volume
 	faults  map[string]int
 	network map[string]int
 }
@@ -176,14 +217,13 @@ func (c *chaos) play(ctx context.Context) (*check.Report, error) {
 	} else if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, err
 	}
-	places := harness.Here(c.brokers)
 	var between *netns.Net
 	if c.isolate {
 		if err := netns.Supported(); err != nil {
 			return nil, err
 		}
 		var err error
-		if between, err = netns.New(c.brokers); err != nil {
+		if between, err = netns.New(c.brokers + c.controllers); err != nil {
 			return nil, err
 		}
 		defer func() {
@@ -191,43 +231,83 @@ func (c *chaos) play(ctx context.Context) (*check.Report, error) {
 				fmt.Fprintln(c.out, "networks that are left:", err)
 			}
 		}()
-		for i := range places {
-			places[i] = harness.Place{Host: between.Host(i), Command: between.Command(i)}
+	}
+	if c.volumes {
+		defer func() {
+			for _, v := range c.disk {
+				if err := v.Close(); err != nil {
+					fmt.Fprintln(c.out, "a disk that is left:", err)
+				}
+			}
+		}()
+		if err := c.mount(); err != nil {
+			return nil, err
 		}
 	}
-	brokers, err := c.prepare(places)
+	nodes, err := c.prepare(between)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
-		for _, b := range brokers {
+		for _, b := range nodes {
 			b.Kill()
 		}
 	}()
-	if err := harness.StartAll(brokers); err != nil {
+	if err := harness.StartAll(nodes); err != nil {
 		return nil, err
 	}
-	var addrs []string
-	for _, b := range brokers {
-		addrs = append(addrs, b.Addr)
-	}
-	net, err := proxy.New(c.seed, addrs...)
+	brokers := nodes[:c.brokers]
+	net, err := proxy.New(c.seed, addresses(brokers)...)
 	if err != nil {
 		return nil, err
 	}
 	defer net.Close()
-	err = c.load(ctx, brokers, net, between)
+	w, err := c.load(ctx, nodes, net, between)
 	c.network = net.Done()
 	options := c.properties(err == nil)
 	if err == nil {
-		options.Replicas, err = c.disks(brokers)
+		options.Replicas, err = c.disks(brokers, w.Keys())
 	}
 	report := check.Run(c.rec.History(), options)
 	return report, errors.Join(err, c.enough(report))
 }
 
-// prepare makes the brokers, which do not run yet.
-func (c *chaos) prepare(places []harness.Place) ([]*harness.Broker, error) {
+func addresses(brokers []*harness.Broker) []string {
+	var out []string
+	for _, b := range brokers {
+		out = append(out, b.Addr)
+	}
+	return out
+}
+
+// volumeSize is more than a run writes, and little enough to be filled quickly.
+const volumeSize = 1 << 30
+
+// mount gives each broker a disk of its own.
+func (c *chaos) mount() error {
+	if err := volume.Supported(); err != nil {
+		return err
+	}
+	for i := range c.brokers {
+		home := harness.HomeOf(c.dir, i+1)
+		v, err := volume.New(home+".image", filepath.Join(home, "data"), volumeSize)
+		if err != nil {
+			return err
+		}
+		c.disk = append(c.disk, v)
+	}
+	return nil
+}
+
+// prepare makes the brokers and the controllers, which do not run yet.
+func (c *chaos) prepare(between *netns.Net) ([]*harness.Broker, error) {
+	places := harness.Here(c.brokers + c.controllers)
+	if between != nil {
+		for i := range places {
+			places[i] = harness.Place{Host: between.Host(i), Command: between.Command(i)}
+		}
+	}
+	layout := harness.Layout{Brokers: places[:c.brokers], Controllers: places[c.brokers:]}
 	switch c.broker {
 	case "gregor":
 		if c.bin == "" {
@@ -237,9 +317,9 @@ func (c *chaos) prepare(places []harness.Place) ([]*harness.Broker, error) {
 			}
 			c.bin = bin
 		}
-		return harness.NewClusterAt(c.bin, nil, c.dir, places, settings...)
+		return harness.NewClusterOf(c.bin, nil, c.dir, layout, settings...)
 	case "kafka":
-		return harness.NewClusterAt("", harness.SmallJVM, c.dir, places, settings...)
+		return harness.NewClusterOf("", harness.SmallJVM, c.dir, layout, settings...)
 	default:
 		return nil, fmt.Errorf("-broker is gregor or kafka, not %q", c.broker)
 	}
@@ -248,7 +328,7 @@ func (c *chaos) prepare(places []harness.Place) ([]*harness.Broker, error) {
 // disks ends the brokers and reads what they wrote. One broker is asked to
 // stop; several, which are all in sync by now, cannot leave one after the other
 // without a majority, so they are killed.
-func (c *chaos) disks(brokers []*harness.Broker) ([]check.Replica, error) {
+func (c *chaos) disks(brokers []*harness.Broker, keys []history.Key) ([]check.Replica, error) {
 	var out []check.Replica
 	for _, b := range brokers {
 		if len(brokers) > 1 {
@@ -258,7 +338,7 @@ func (c *chaos) disks(brokers []*harness.Broker) ([]check.Replica, error) {
 		}
 	}
 	for i, b := range brokers {
-		r, err := disk.Read(int32(i+1), b.DataDir, work.Keys(), work.Decode)
+		r, err := disk.Read(int32(i+1), b.DataDir, keys, work.Decode)
 		if err != nil {
 			return nil, err
 		}
@@ -269,7 +349,7 @@ func (c *chaos) disks(brokers []*harness.Broker) ([]check.Replica, error) {
 
 // load runs the clients through the faults and to the end. Its error is a
 // finding too: a broker that died, or clients that did not recover.
-func (c *chaos) load(ctx context.Context, brokers []*harness.Broker, net *proxy.Set, between *netns.Net) error {
+func (c *chaos) load(ctx context.Context, nodes []*harness.Broker, net *proxy.Set, between *netns.Net) (*work.Run, error) {
 	logf := func(format string, args ...any) {
 		if c.verbose {
 			fmt.Fprintf(c.out, "%s "+format+"\n", append([]any{time.Duration(c.rec.Now()).Round(time.Millisecond)}, args...)...)
@@ -278,26 +358,15 @@ func (c *chaos) load(ctx context.Context, brokers []*harness.Broker, net *proxy.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w := work.New(work.Config{
-		Recorder: c.rec, Addrs: net.Addrs(), Seed: c.seed, Rate: c.rate,
+		Recorder: c.rec, Addrs: net.Addrs(), Seed: c.seed, Rate: c.rate, Churn: c.acts(recreate),
 		Replicas: int16(min(c.brokers, 3)), MinInSync: int16(min(c.brokers, 2)), TxnTimeout: txnTimeout, Logf: logf,
 	})
 	if err := w.Setup(ctx); err != nil {
-		return err
+		return w, err
 	}
 	w.Start(ctx)
-	n := &nemesis.Nemesis{Proxy: net, Recorder: c.rec, Seed: c.seed, Period: c.period, Logf: logf}
-	for _, b := range brokers {
-		n.Nodes = append(n.Nodes, b)
-	}
-	if c.brokers > 1 {
-		n.Roles = roles(brokers)
-	}
-	if c.chosen != "none" {
-		n.Faults = strings.Split(c.chosen, ",")
-	}
-	if between != nil {
-		n.Network, n.Faults = between, append(n.Faults, nemesis.Isolate)
-	}
+	n := c.nemesis(nodes, net, between, w)
+	n.Logf = logf
 	faulty, over := context.WithTimeout(ctx, c.duration)
 	failed := n.Run(faulty)
 	over()
@@ -316,7 +385,42 @@ func (c *chaos) load(ctx context.Context, brokers []*harness.Broker, net *proxy.
 	logf("drain")
 	failed = errors.Join(failed, w.Drain(limited))
 	logf("final polls")
-	return errors.Join(failed, w.Final(ctx, time.Minute))
+	return w, errors.Join(failed, w.Final(ctx, time.Minute))
+}
+
+// nemesis gives a schedule what the run has the means for.
+func (c *chaos) nemesis(nodes []*harness.Broker, net *proxy.Set, between *netns.Net, w *work.Run) *nemesis.Nemesis {
+	n := &nemesis.Nemesis{Brokers: c.brokers, Proxy: net, Recorder: c.rec, Seed: c.seed, Period: c.period}
+	for i, b := range nodes {
+		n.Nodes = append(n.Nodes, b)
+		if b.Controller != "" {
+			n.Controllers = append(n.Controllers, i)
+			_, port, _ := strings.Cut(b.Controller, ":")
+			n.ControllerPorts = append(n.ControllerPorts, port)
+		}
+	}
+	brokers := nodes[:c.brokers]
+	if len(nodes) > 1 {
+		n.Roles = roles(nodes, c.brokers)
+	}
+	if c.chosen != "none" {
+		n.Faults = strings.Split(c.chosen, ",")
+	}
+	if between != nil {
+		n.Network = between
+	}
+	for _, v := range c.disk {
+		n.Volumes = append(n.Volumes, v)
+	}
+	moves := &reassigner{addrs: addresses(brokers), replicas: min(c.brokers, 3)}
+	n.Whole = moves.whole
+	if c.acts(recreate) {
+		n.Actions = append(n.Actions, nemesis.Action{Name: recreate, Do: w.Recreate, Undo: w.RestoreChurn})
+	}
+	if c.acts(reassign) {
+		n.Actions = append(n.Actions, nemesis.Action{Name: reassign, Do: moves.do, Undo: moves.undo})
+	}
+	return n
 }
 
 // enough is an error where too little succeeded.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -14,14 +15,13 @@ import (
 	"github.com/gregor-broker/gregor/compat-tests/harness"
 )
 
-// roles find brokers by what they are. Broker i has the node id i+1.
-func roles(brokers []*harness.Broker) []nemesis.Role {
+// roles find nodes, of which the first ones are brokers, by what they are.
+func roles(nodes []*harness.Broker, brokers int) []nemesis.Role {
+	at := func(id int32) int {
+		return slices.IndexFunc(nodes, func(b *harness.Broker) bool { return b.ID == int(id) })
+	}
 	ask := func(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
-		var addrs []string
-		for _, b := range brokers {
-			addrs = append(addrs, b.Addr)
-		}
-		cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...))
+		cl, err := kgo.NewClient(kgo.SeedBrokers(addresses(nodes[:brokers])...))
 		if err != nil {
 			return nil, err
 		}
@@ -38,9 +38,9 @@ func roles(brokers []*harness.Broker) []nemesis.Role {
 			}
 			r := resp.(*kmsg.FindCoordinatorResponse)
 			if len(r.Coordinators) == 0 {
-				return int(r.NodeID) - 1, kerr.ErrorForCode(r.ErrorCode)
+				return at(r.NodeID), kerr.ErrorForCode(r.ErrorCode)
 			}
-			return int(r.Coordinators[0].NodeID) - 1, kerr.ErrorForCode(r.Coordinators[0].ErrorCode)
+			return at(r.Coordinators[0].NodeID), kerr.ErrorForCode(r.Coordinators[0].ErrorCode)
 		}
 	}
 	return []nemesis.Role{
@@ -57,7 +57,7 @@ func roles(brokers []*harness.Broker) []nemesis.Role {
 			if len(r.Topics) == 0 || len(r.Topics[0].Partitions) == 0 {
 				return 0, errors.New("no partitions")
 			}
-			return int(r.Topics[0].Partitions[0].Leader) - 1, nil
+			return at(r.Topics[0].Partitions[0].Leader), nil
 		}},
 		{Name: "the controller", Find: func(ctx context.Context) (int, error) {
 			req := kmsg.NewPtrDescribeQuorumRequest()
@@ -73,7 +73,7 @@ func roles(brokers []*harness.Broker) []nemesis.Role {
 			if len(r.Topics) == 0 || len(r.Topics[0].Partitions) == 0 {
 				return 0, fmt.Errorf("no quorum: %w", kerr.ErrorForCode(r.ErrorCode))
 			}
-			return int(r.Topics[0].Partitions[0].LeaderID) - 1, nil
+			return at(r.Topics[0].Partitions[0].LeaderID), nil
 		}},
 		{Name: "a coordinator of groups", Find: coordinator(0, "movers-classic")},
 		{Name: "a coordinator of transactions", Find: coordinator(1, "mixer-3")},

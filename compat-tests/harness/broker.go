@@ -18,6 +18,10 @@ import (
 type Broker struct {
 	Name string // "gregor" or "kafka"
 	Addr string
+	// Controller is the address of its controller listener, empty where it has
+	// none, and ID its node id, in clusters.
+	Controller string
+	ID         int
 	// DataDir holds the logs, empty for a broker that someone else runs.
 	DataDir string
 	dir     string
@@ -135,7 +139,7 @@ const GregorReady = `"message":"ready"`
 
 // startTimeout is generous: a cold JVM takes 15 s on a busy machine, and minutes
 // on one with thirty times more to do than it can.
-const startTimeout = 4 * time.Minute
+const startTimeout = 6 * time.Minute
 
 // Start starts the process (again) and returns once it said that it serves.
 func (b *Broker) Start() error {

@@ -2,9 +2,12 @@ package harness
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // clusterID of all clusters that are started here.
@@ -40,74 +43,141 @@ func NewClusterOn(bin string, jvm []string, dir string, n int, more ...string) (
 // SmallJVM are flags of a Kafka that has little to do.
 var SmallJVM = []string{"-Xmx512m", "-XX:+UseSerialGC"}
 
-// NewClusterAt prepares brokers that are controllers too, in directories of
-// their own below dir, on ports of their own: Kafka's where bin is empty, with
-// the given flags of the JVM, else gregor's. All topics have up to three
+// NewClusterAt is NewClusterOf brokers that are controllers too.
+func NewClusterAt(bin string, jvm []string, dir string, places []Place, more ...string) ([]*Broker, error) {
+	return NewClusterOf(bin, jvm, dir, Layout{Brokers: places}, more...)
+}
+
+// Layout says of what a cluster consists.
+type Layout struct {
+	// Brokers have the node ids from 1 on.
+	Brokers []Place
+	// Controllers are processes of their own, with the node ids from 101 on.
+	// Where there is none, every broker is a controller too.
+	Controllers []Place
+}
+
+// firstController is the node id of the first controller that is no broker.
+const firstController = 101
+
+// HomeOf is the directory below dir of the node with an id; its logs are in
+// "data" there.
+func HomeOf(dir string, id int) string { return filepath.Join(dir, strconv.Itoa(id)) }
+
+// member is a node of a cluster that is prepared.
+type member struct {
+	Place
+	id                 int
+	broker, controller int // ports, 0 where it has not the role
+}
+
+// NewClusterOf prepares the nodes of a cluster, brokers first, in directories
+// of their own below dir, on ports of their own: Kafka's where bin is empty,
+// with the given flags of the JVM, else gregor's. All topics have up to three
 // replicas, of which two must be in sync. It does not start them. more goes into
 // every server.properties.
-func NewClusterAt(bin string, jvm []string, dir string, places []Place, more ...string) ([]*Broker, error) {
-	n := len(places)
-	type node struct{ client, controller int }
-	nodes := make([]node, n)
-	var voters []string
-	for i := range nodes {
-		for _, port := range []*int{&nodes[i].client, &nodes[i].controller} {
-			var err error
-			if *port, err = FreePort(); err != nil {
-				return nil, err
-			}
-		}
-		voters = append(voters, fmt.Sprintf("%d@%s:%d", i+1, places[i].Host, nodes[i].controller))
+func NewClusterOf(bin string, jvm []string, dir string, l Layout, more ...string) ([]*Broker, error) {
+	members, err := l.members()
+	if err != nil {
+		return nil, err
 	}
+	var voters []string
+	for _, m := range members {
+		if m.controller != 0 {
+			voters = append(voters, fmt.Sprintf("%d@%s:%d", m.id, m.Host, m.controller))
+		}
+	}
+	n := len(l.Brokers)
 	replicas, inSync := min(n, 3), 1
 	if n > 1 {
 		inSync = 2
 	}
+	common := append([]string{
+		"controller.quorum.voters=" + strings.Join(voters, ","),
+		"controller.listener.names=CONTROLLER",
+		fmt.Sprintf("default.replication.factor=%d", replicas),
+		fmt.Sprintf("min.insync.replicas=%d", inSync),
+		fmt.Sprintf("offsets.topic.replication.factor=%d", replicas),
+		fmt.Sprintf("transaction.state.log.replication.factor=%d", replicas),
+		fmt.Sprintf("transaction.state.log.min.isr=%d", inSync),
+		fmt.Sprintf("share.coordinator.state.topic.replication.factor=%d", replicas),
+		fmt.Sprintf("share.coordinator.state.topic.min.isr=%d", inSync),
+	}, more...)
 	var out []*Broker
-	for i, p := range nodes {
-		home := filepath.Join(dir, fmt.Sprintf("%d", i+1))
-		if err := os.MkdirAll(home, 0o755); err != nil {
+	for _, m := range members {
+		b, err := m.prepare(bin, jvm, HomeOf(dir, m.id), common)
+		if err != nil {
 			return nil, err
-		}
-		host := places[i].Host
-		addr, data := fmt.Sprintf("%s:%d", host, p.client), filepath.Join(home, "data")
-		lines := append([]string{
-			"process.roles=broker,controller",
-			fmt.Sprintf("node.id=%d", i+1),
-			"controller.quorum.voters=" + strings.Join(voters, ","),
-			fmt.Sprintf("listeners=PLAINTEXT://%s,CONTROLLER://%s:%d", addr, host, p.controller),
-			"advertised.listeners=PLAINTEXT://" + addr,
-			"controller.listener.names=CONTROLLER",
-			"log.dirs=" + data,
-			fmt.Sprintf("default.replication.factor=%d", replicas),
-			fmt.Sprintf("min.insync.replicas=%d", inSync),
-			fmt.Sprintf("offsets.topic.replication.factor=%d", replicas),
-			fmt.Sprintf("transaction.state.log.replication.factor=%d", replicas),
-			fmt.Sprintf("transaction.state.log.min.isr=%d", inSync),
-			fmt.Sprintf("share.coordinator.state.topic.replication.factor=%d", replicas),
-			fmt.Sprintf("share.coordinator.state.topic.min.isr=%d", inSync),
-		}, more...)
-		path := filepath.Join(home, "server.properties")
-		b := &Broker{Addr: addr, DataDir: data, dir: home}
-		if bin != "" {
-			lines = append(lines, "http.address=")
-			b.Name, b.program, b.args, b.ready = "gregor", bin, []string{"start", path}, GregorReady
-		}
-		if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
-			return nil, err
-		}
-		if bin == "" {
-			if err := b.asKafka(path, jvm); err != nil {
-				return nil, err
-			}
-		}
-		if c := places[i].Command; c != nil {
-			b.args = append(append(append([]string{}, c[1:]...), b.program), b.args...)
-			b.program = c[0]
 		}
 		out = append(out, b)
 	}
 	return out, nil
+}
+
+// members gives the nodes ids and ports.
+func (l Layout) members() ([]member, error) {
+	var out []member
+	for i, p := range l.Brokers {
+		m := member{Place: p, id: i + 1}
+		var err error
+		if m.broker, err = FreePort(); err != nil {
+			return nil, err
+		}
+		if len(l.Controllers) == 0 {
+			if m.controller, err = FreePort(); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, m)
+	}
+	for i, p := range l.Controllers {
+		m := member{Place: p, id: firstController + i}
+		var err error
+		if m.controller, err = FreePort(); err != nil {
+			return nil, err
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// prepare writes a node's properties and makes the broker that runs it.
+func (m member) prepare(bin string, jvm []string, home string, common []string) (*Broker, error) {
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return nil, err
+	}
+	b := &Broker{DataDir: filepath.Join(home, "data"), dir: home, ID: m.id}
+	var roles, listeners []string
+	own := []string{fmt.Sprintf("node.id=%d", m.id), "log.dirs=" + b.DataDir}
+	if m.broker != 0 {
+		b.Addr = fmt.Sprintf("%s:%d", m.Host, m.broker)
+		roles, listeners = append(roles, "broker"), append(listeners, "PLAINTEXT://"+b.Addr)
+		own = append(own, "advertised.listeners=PLAINTEXT://"+b.Addr)
+	}
+	if m.controller != 0 {
+		b.Controller = fmt.Sprintf("%s:%d", m.Host, m.controller)
+		roles, listeners = append(roles, "controller"), append(listeners, "CONTROLLER://"+b.Controller)
+	}
+	lines := append(own, "process.roles="+strings.Join(roles, ","), "listeners="+strings.Join(listeners, ","))
+	lines = append(lines, common...)
+	path := filepath.Join(home, "server.properties")
+	if bin != "" {
+		lines = append(lines, "http.address=")
+		b.Name, b.program, b.args, b.ready = "gregor", bin, []string{"start", path}, GregorReady
+	}
+	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
+		return nil, err
+	}
+	if bin == "" {
+		if err := b.asKafka(path, jvm); err != nil {
+			return nil, err
+		}
+	}
+	if c := m.Command; c != nil {
+		b.args = append(append(append([]string{}, c[1:]...), b.program), b.args...)
+		b.program = c[0]
+	}
+	return b, nil
 }
 
 // asKafka formats Kafka's directories and makes the broker one that runs it.
@@ -131,18 +201,47 @@ func (b *Broker) asKafka(path string, jvm []string) error {
 	return nil
 }
 
-// StartAll starts brokers at the same time, since none serves alone, and
-// returns when all serve.
-func StartAll(brokers []*Broker) error {
-	for _, b := range brokers {
+// StartAll starts nodes at about the same time, since none serves alone, and
+// returns when all serve. JVMs start one after the other, each when the one
+// before it listens: side by side they take minutes on a busy machine.
+func StartAll(nodes []*Broker) error {
+	for i, b := range nodes {
 		if err := b.Launch(); err != nil {
 			return err
 		}
+		if b.Name == "kafka" && i < len(nodes)-1 {
+			if err := b.awaitListener(); err != nil {
+				return err
+			}
+		}
 	}
-	for _, b := range brokers {
+	for _, b := range nodes {
 		if err := b.AwaitReady(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// awaitListener returns when a controller can be connected to.
+func (b *Broker) awaitListener() error {
+	if b.Controller == "" {
+		return nil
+	}
+	limit := time.NewTimer(startTimeout)
+	defer limit.Stop()
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	for {
+		if c, err := net.DialTimeout("tcp", b.Controller, time.Second); err == nil {
+			return c.Close()
+		}
+		select {
+		case <-again.C:
+		case <-b.exited:
+			return fmt.Errorf("%s ended while starting:\n%s", b.Name, b.log)
+		case <-limit.C:
+			return fmt.Errorf("%s does not listen within %s:\n%s", b.Name, startTimeout, b.log)
+		}
+	}
 }

@@ -65,6 +65,9 @@ type Options struct {
 	RecoverWithin time.Duration
 	// Replicas are the logs of the brokers' disks after the run (P19 to P21).
 	Replicas []Replica
+	// ServeWithin is the longest that no send or no poll may succeed while
+	// clients must be served (P16). 0 does not look.
+	ServeWithin time.Duration
 	// Linearize bounds the search of P24; a register that takes longer is a
 	// note. 0 means 20 seconds.
 	Linearize time.Duration
@@ -82,7 +85,7 @@ func Run(ops []history.Op, o Options) *Report {
 	for _, judge := range []func(*analysis){
 		offsets, duplicates, lost, unseen, aborted, precommitted, intermediate,
 		polls, sendOrder, cycles, consumeCounts, lag,
-		watermarks, repeatable, disks, producers, pipes, banks, registers, groups, stuck, metadata,
+		watermarks, repeatable, disks, producers, pipes, banks, registers, groups, stuck, metadata, incarnations, served,
 	} {
 		judge(a)
 	}

@@ -322,3 +322,45 @@ func metadata(a *analysis) {
 		}
 	}
 }
+
+// incarnations is P27 of topics that are deleted and created again under the
+// same name: a broker that named a later one never again names an earlier one.
+// What was deleted does not come back.
+func incarnations(a *analysis) {
+	type seat struct {
+		broker int32
+		name   string
+	}
+	type said struct {
+		topic string
+		op    *history.Op
+	}
+	last := map[seat]said{}
+	over := map[seat]map[string]*history.Op{} // by topic: the operation that named another one after it
+	for i := range a.ops {
+		op := &a.ops[i]
+		if op.Type != history.OK {
+			continue
+		}
+		for _, l := range op.Leaders {
+			if l.Key.Name() == l.Key.Topic {
+				continue
+			}
+			s := seat{l.Broker, l.Key.Name()}
+			before, is := last[s]
+			switch {
+			case is && before.topic == l.Key.Topic:
+			case is && before.op.Returned >= op.Invoked:
+				continue // neither is before the other
+			case over[s][l.Key.Topic] != nil:
+				a.find(Finding{"P27", "metadata monotone", l.Key, fmt.Sprintf("broker %d names a topic that it had named another one after", l.Broker), indexes(over[s][l.Key.Topic], op)})
+			case is:
+				if over[s] == nil {
+					over[s] = map[string]*history.Op{}
+				}
+				over[s][before.topic] = op
+			}
+			last[s] = said{l.Key.Topic, op}
+		}
+	}
+}

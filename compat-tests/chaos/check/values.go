@@ -70,10 +70,19 @@ func lost(a *analysis) {
 	}
 }
 
-// unseen is P4: acknowledged, and not read by the end of the final polls.
+// unseen is P4: acknowledged, and not read by the end of the final polls. What
+// a deleted topic held nobody can read any more.
 func unseen(a *analysis) {
 	if !a.o.Final {
 		return
+	}
+	deleted := map[history.Key]bool{}
+	for i := range a.ops {
+		if op := &a.ops[i]; op.F == history.Deleted {
+			for _, k := range op.Keys {
+				deleted[k] = true
+			}
+		}
 	}
 	for i := range a.ops {
 		op := &a.ops[i]
@@ -81,7 +90,7 @@ func unseen(a *analysis) {
 			continue
 		}
 		for _, s := range op.Sends() {
-			if !a.read[written{s.Key, s.Value}] {
+			if !a.read[written{s.Key, s.Value}] && !deleted[s.Key] {
 				a.find(Finding{"P4", "unseen", s.Key, fmt.Sprintf("value %d was acknowledged at offset %d and never read", s.Value, s.Offset), indexes(op)})
 			}
 		}

@@ -29,7 +29,7 @@ const header = 61
 func Read(broker int32, dataDir string, keys []history.Key, decode func([]byte) int64) (check.Replica, error) {
 	r := check.Replica{Broker: broker, Logs: map[history.Key]check.Log{}}
 	for _, k := range keys {
-		dir := filepath.Join(dataDir, k.Topic+"-"+strconv.Itoa(int(k.Partition)))
+		dir := filepath.Join(dataDir, k.Name()+"-"+strconv.Itoa(int(k.Partition)))
 		if _, err := os.Stat(dir); err != nil {
 			continue
 		}

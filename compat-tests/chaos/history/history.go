@@ -21,6 +21,16 @@ type Key struct {
 	Partition int32
 }
 
+// Incarnation stands between the name and the id of a topic that is deleted and
+// created again, where it is part of a key's topic.
+const Incarnation = "#"
+
+// Name is the topic's name for its clients.
+func (k Key) Name() string {
+	name, _, _ := strings.Cut(k.Topic, Incarnation)
+	return name
+}
+
 func (k Key) String() string { return k.Topic + "/" + strconv.Itoa(int(k.Partition)) }
 
 // MarshalText writes topic/partition, so that a key may be a key in JSON.
@@ -67,6 +77,8 @@ const (
 	Observe     Kind = "observe"     // Marks
 	Metadata    Kind = "metadata"    // Leaders
 	Crash       Kind = "crash"       // the client was thrown away
+	Deleted     Kind = "deleted"     // Keys whose topic was deleted, or may have been
+	Serving     Kind = "serving"     // clients must be served all the time; Note says in spite of what
 	Nemesis     Kind = "nemesis"     // Note says which fault began or ended
 	Healed      Kind = "healed"      // all faults are over; the broker should recover
 )

@@ -27,7 +27,7 @@ func Supported() error {
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
 		return errors.New("network namespaces need Linux and root")
 	}
-	for _, program := range []string{"ip", "iptables"} {
+	for _, program := range []string{"ip", "iptables", "nsenter"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return err
 		}
@@ -87,8 +87,12 @@ func (x *Net) make(n int) error {
 // Host is the address of broker i.
 func (x *Net) Host(i int) string { return fmt.Sprintf("%s%d", x.prefix, 11+i) }
 
-// Command is what runs a program in the network of broker i.
-func (x *Net) Command(i int) []string { return []string{"ip", "netns", "exec", x.spaces[i]} }
+// Command is what runs a program in the network of broker i, and in nothing
+// else of its own: "ip netns exec" would give it a copy of all mounts, which
+// could not be undone while it runs.
+func (x *Net) Command(i int) []string {
+	return []string{"nsenter", "--net=/var/run/netns/" + x.spaces[i]}
+}
 
 // Cut drops everything that broker i gets from the others (in), or sends to
 // them (out), until Heal.
@@ -102,6 +106,23 @@ func (x *Net) Cut(i int, others []int, in, out bool) error {
 		if out {
 			if err := x.iptables(i, "-A", "OUTPUT", "-d", x.Host(o), "-j", "DROP"); err != nil {
 				return err
+			}
+		}
+	}
+	return nil
+}
+
+// CutPorts drops what goes between node i and others to or from TCP ports,
+// until Heal.
+func (x *Net) CutPorts(i int, others []int, ports ...string) error {
+	for _, o := range others {
+		for _, port := range ports {
+			for _, end := range []string{"--dport", "--sport"} {
+				for _, way := range [][]string{{"INPUT", "-s"}, {"OUTPUT", "-d"}} {
+					if err := x.iptables(i, "-A", way[0], way[1], x.Host(o), "-p", "tcp", end, port, "-j", "DROP"); err != nil {
+						return err
+					}
+				}
 			}
 		}
 	}

@@ -51,9 +51,15 @@ const (
 	Strand
 	// Stall sends half of it, waits, and sends the rest.
 	Stall
+	// TearRequest sends half of it and resets both connections.
+	TearRequest
+	// TearAnswer hands on half of its answer and resets both connections.
+	TearAnswer
 )
 
-var actionNames = []string{"pass", "delay", "delay-answer", "drop-request", "drop-answer", "repeat", "repeat-later", "strand", "stall"}
+var actionNames = []string{
+	"pass", "delay", "delay-answer", "drop-request", "drop-answer", "repeat", "repeat-later", "strand", "stall", "tear-request", "tear-answer",
+}
 
 func (a Action) String() string { return actionNames[a] }
 
@@ -107,6 +113,8 @@ type Set struct {
 	done  map[string]int // actions done, by name and API
 	conns map[net.Conn]int
 	cut   map[int]bool
+	slow  map[int]bool
+	bar   map[int]func(clientID string) bool
 
 	closed chan struct{}
 	work   sync.WaitGroup
@@ -126,7 +134,8 @@ const maxFrame = 100 << 20
 func New(seed uint64, upstream ...string) (*Set, error) {
 	s := &Set{
 		addrs: map[string]string{}, rng: rand.New(rand.NewPCG(seed, 0x70)), done: map[string]int{},
-		conns: map[net.Conn]int{}, cut: map[int]bool{}, closed: make(chan struct{}),
+		conns: map[net.Conn]int{}, cut: map[int]bool{}, slow: map[int]bool{}, bar: map[int]func(string) bool{},
+		closed: make(chan struct{}),
 	}
 	for i, addr := range upstream {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -166,22 +175,90 @@ func (s *Set) Cut(broker int) {
 	s.Reset(broker)
 }
 
-// Mend ends Cut.
+// Slow lets what goes to and from a broker trickle until Mend.
+func (s *Set) Slow(broker int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow[broker] = true
+}
+
+// Bar closes the connection of each client of a broker that sends a request
+// and whose id matches, until Mend. Other clients do not notice.
+func (s *Set) Bar(broker int, clients func(clientID string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bar[broker] = clients
+}
+
+// Mend ends Cut, Slow and Bar.
 func (s *Set) Mend(broker int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cut[broker] = false
+	delete(s.cut, broker)
+	delete(s.slow, broker)
+	delete(s.bar, broker)
 }
 
-// Reset closes all connections to a broker.
+// Reset breaks all connections to a broker: both ends get a reset.
 func (s *Set) Reset(broker int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c, b := range s.conns {
 		if b == broker {
-			_ = c.Close()
+			reset(c)
 		}
 	}
+}
+
+// reset closes a connection with a RST instead of a FIN, where it is one of
+// TCP.
+func reset(c net.Conn) {
+	if t, is := c.(*net.TCPConn); is {
+		_ = t.SetLinger(0) // what fails on a closed connection is not needed
+	}
+	_ = c.Close()
+}
+
+// barred tells whether a request may not pass.
+func (s *Set) barred(r *Request) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clients := s.bar[r.Broker]
+	if clients == nil || !clients(r.ClientID) {
+		return false
+	}
+	s.done["bar"]++
+	return true
+}
+
+// A slow connection carries a chunk in a tick: some 25 KiB/s, and 20 ms more
+// for the smallest frame.
+const (
+	slowChunk = 512
+	slowTick  = 20 * time.Millisecond
+)
+
+// write hands a frame on, piece by piece where the broker's network is slow.
+func (s *Set) write(c net.Conn, broker int, frame []byte) error {
+	rest := withLength(frame)
+	for len(rest) > 0 {
+		s.mu.Lock()
+		slow := s.slow[broker]
+		s.mu.Unlock()
+		if !slow {
+			_, err := c.Write(rest)
+			return err
+		}
+		n := min(slowChunk, len(rest))
+		if !s.wait(&pass, slowTick) {
+			return net.ErrClosed
+		}
+		if _, err := c.Write(rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
 }
 
 // Done tells how often each action was done to each API.
@@ -354,6 +431,9 @@ func (l *link) requests() {
 			return
 		}
 		r.Broker = l.broker.index
+		if l.set.barred(r) {
+			return
+		}
 		rule, wait := l.set.choose(r)
 		f := &inflight{key: r.Key, version: r.Version, copies: 1, rule: rule, wait: wait}
 		switch rule.Action {
@@ -370,7 +450,13 @@ func (l *link) requests() {
 			f.copies = 2
 		case RepeatLater:
 			l.set.later(l.broker, rule, wait, frame)
-		case Pass, DelayAnswer, DropAnswer, Stall:
+		case TearRequest:
+			whole := withLength(frame)
+			_, _ = l.upstream.Write(whole[:len(whole)/2]) // it is torn in any case
+			reset(l.upstream)
+			reset(l.client)
+			return
+		case Pass, DelayAnswer, DropAnswer, Stall, TearAnswer:
 		}
 		l.mu.Lock()
 		l.waiting[correlation] = f
@@ -386,7 +472,7 @@ func (l *link) requests() {
 			continue
 		}
 		for range f.copies {
-			if err := writeFrame(l.upstream, frame); err != nil {
+			if err := l.set.write(l.upstream, l.broker.index, frame); err != nil {
 				return
 			}
 		}
@@ -430,7 +516,14 @@ func (l *link) answers() {
 		if err != nil {
 			return
 		}
-		if err := writeFrame(l.client, out); err != nil {
+		if f.rule.Action == TearAnswer {
+			whole := withLength(out)
+			_, _ = l.client.Write(whole[:len(whole)/2]) // it is torn in any case
+			reset(l.client)
+			reset(l.upstream)
+			return
+		}
+		if err := l.set.write(l.client, l.broker.index, out); err != nil {
 			return
 		}
 	}

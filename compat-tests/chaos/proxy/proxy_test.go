@@ -268,3 +268,48 @@ func TestCutAndMend(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestTornRequestsAndAnswers(t *testing.T) {
+	_, b, dial := setUp(t, &Rule{Match: Keys(kmsg.EndTxn), Action: TearAnswer}, &Rule{Match: Keys(kmsg.Metadata), Action: TearRequest})
+	if _, err := ask(t, dial(), endTxn(), 1); err == nil {
+		t.Fatal("a whole answer that should be torn")
+	}
+	b.next(t)
+	if _, err := ask(t, dial(), metadata(8), 1); err == nil {
+		t.Fatal("an answer to a request that should be torn")
+	}
+	select {
+	case r := <-b.requests:
+		t.Fatalf("request %d reached the broker whole", r.Key)
+	default:
+	}
+}
+
+func TestBarMeetsChosenClients(t *testing.T) {
+	s, b, dial := setUp(t)
+	s.Bar(0, func(id string) bool { return id == "me" })
+	if _, err := ask(t, dial(), metadata(8), 1); err == nil {
+		t.Fatal("an answer to a client that is barred")
+	}
+	s.Bar(0, func(id string) bool { return id != "me" })
+	if _, err := ask(t, dial(), metadata(8), 2); err != nil {
+		t.Fatal(err)
+	}
+	b.next(t)
+	s.Bar(0, func(string) bool { return true })
+	s.Mend(0)
+	if _, err := ask(t, dial(), metadata(8), 3); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSlowBrokersAnswersAreWhole(t *testing.T) {
+	s, _, dial := setUp(t)
+	s.Slow(0)
+	c := dial()
+	for i := range int32(3) {
+		if _, err := ask(t, c, metadata(8), i); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -106,7 +106,13 @@ func (r *Run) Final(ctx context.Context, within time.Duration) error {
 	}
 	ctx, end := context.WithTimeout(ctx, within)
 	defer end()
-	return errors.Join(err, l.readAll(ctx, ends))
+	err = errors.Join(err, l.readAll(ctx, ends))
+	if r.Churn {
+		var churnErr error
+		r.churned, churnErr = l.finalChurn(ctx)
+		err = errors.Join(err, churnErr)
+	}
+	return err
 }
 
 // readAll reads every key to its end.

@@ -38,6 +38,8 @@ type Config struct {
 	Replicas, MinInSync int16
 	// TxnTimeout of all transactional clients.
 	TxnTimeout time.Duration
+	// Churn adds the clients of ChurnTopic.
+	Churn bool
 	// Logf is told what a person would want to know.
 	Logf func(format string, args ...any)
 }
@@ -101,7 +103,11 @@ type Run struct {
 	writers, readers         sync.WaitGroup
 	stopWriters, stopReaders context.CancelFunc
 	slots                    int
+	churned                  []history.Key // of the last topic with the name ChurnTopic
 }
+
+// Keys are the keys of the topics that are there after Final.
+func (r *Run) Keys() []history.Key { return append(Keys(), r.churned...) }
 
 // New prepares a run.
 func New(c Config) *Run {
@@ -135,6 +141,9 @@ func (r *Run) Setup(ctx context.Context) error {
 			return fmt.Errorf("create %s: %w", t, err)
 		}
 	}
+	if r.Churn {
+		return r.RestoreChurn(ctx)
+	}
 	return nil
 }
 
@@ -165,6 +174,12 @@ func (r *Run) Start(ctx context.Context) {
 	}
 	for _, addr := range r.Addrs {
 		read(r.observer(addr))
+	}
+	if r.Churn {
+		for range 2 {
+			write(r.churner)
+			read(r.churnReader)
+		}
 	}
 }
 

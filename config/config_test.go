@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -465,4 +466,35 @@ func FuzzTopicConfig(f *testing.F) {
 			Defaults().Topic(map[string]string{key: value})
 		}
 	})
+}
+
+// TestThrottleKeys: the limits of replication can only be set while the broker
+// runs, for one broker or as the default of all, and are checked and shown as
+// Kafka does.
+func TestThrottleKeys(t *testing.T) {
+	const leader, follower = "leader.replication.throttled.rate", "follower.replication.throttled.rate"
+	v := Defaults()
+	if v.Throttle(leader) != math.MaxInt64 {
+		t.Error("a limit out of nowhere")
+	}
+	for raw, want := range map[string]string{
+		"-1":  "Invalid value -1 for configuration " + leader + ": Value must be at least 0",
+		"abc": "Invalid value abc for configuration " + leader + ": Not a number of type LONG",
+	} {
+		if _, err := ParseBroker(leader, raw); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", raw, err, want)
+		}
+	}
+	if err := v.SetDynamic(map[string]string{leader: "1", follower: "2"}, map[string]string{leader: "3"}); err != nil {
+		t.Fatal(err)
+	}
+	if v.Throttle(leader) != 3 || v.Throttle(follower) != 2 {
+		t.Errorf("%d, %d", v.Throttle(leader), v.Throttle(follower))
+	}
+	if k := BrokerKeyFor(leader); k == nil || k.Mode != ClusterWide || k.Sensitive() {
+		t.Errorf("%+v", k)
+	}
+	if BrokerKey(leader) != nil {
+		t.Error("can be set in a file")
+	}
 }

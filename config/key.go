@@ -99,13 +99,17 @@ func EntityKeys(entity string) []Key {
 func BrokerKey(name string) *Key { return find(brokerKeys, name) }
 
 // BrokerKeyFor returns the broker key of that name, or the one that a
-// listener.name... key overrides; nil if there is none.
+// listener.name... key overrides, or the key of a replication throttle, which
+// can be set while the broker runs only; nil if there is none.
 func BrokerKeyFor(name string) *Key {
 	if k := BrokerKey(name); k != nil {
 		return k
 	}
 	if base, _, ok := listenerKey(name); ok {
 		return BrokerKey(base)
+	}
+	if k := EntityKey("quota-broker", name); k != nil && k.Mode != ReadOnly {
+		return k
 	}
 	return nil
 }

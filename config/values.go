@@ -162,6 +162,20 @@ func Milliseconds(ms int64) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
+// Throttle returns the bytes per second of a replication throttle
+// (leader.replication.throttled.rate, follower.replication.throttled.rate),
+// math.MaxInt64 while none is set.
+func (v *Values) Throttle(name string) int64 {
+	k := EntityKey("quota-broker", name)
+	if k == nil {
+		panic("config: no such throttle: " + name)
+	}
+	if val, _, ok := v.cur.Load().lookup(name); ok {
+		return val.num
+	}
+	return k.DefaultValue().num
+}
+
 // Bool returns a BOOLEAN value.
 func (v *Values) Bool(name string) bool { return v.get(name, TypeBoolean).flag }
 

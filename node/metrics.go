@@ -1,6 +1,7 @@
 package node
 
 import (
+	"math"
 	"net/http"
 	"runtime"
 	"time"
@@ -34,6 +35,7 @@ type clusterCollector struct {
 	image      func() *metadata.Image
 	partitions func() replication.Stats
 	dirs       func() []storage.DirInfo
+	throttles  func() (asLeader, asFollower replication.ThrottleStats) // nil without partitions
 	cleaner    func() storage.CleanerStats
 	now        func() time.Time
 }
@@ -65,6 +67,11 @@ func (c *clusterCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge("partitions_leaderless", "Partitions with a replica here that have no leader.", float64(s.Leaderless))
 	gauge("partitions_offline", "Replicas in a log directory that failed.", float64(s.OfflineReplicas))
 
+	if c.throttles != nil {
+		asLeader, asFollower := c.throttles()
+		collectThrottle(ch, "leader", asLeader)
+		collectThrottle(ch, "follower", asFollower)
+	}
 	for _, d := range c.dirs() {
 		dir := func(name, help string, value float64) {
 			ch <- prometheus.MustNewConstMetric(gaugeDesc(name, help, "dir"), prometheus.GaugeValue, value, d.Path)
@@ -78,6 +85,17 @@ func (c *clusterCollector) Collect(ch chan<- prometheus.Metric) {
 		dir("log_dir_usable_bytes", "Bytes that can still be written there.", float64(d.UsableBytes))
 	}
 	c.collectCleaner(ch)
+}
+
+// collectThrottle tells of a throttle of replication what Kafka tells as
+// LeaderReplication and FollowerReplication.
+func collectThrottle(ch chan<- prometheus.Metric, side string, t replication.ThrottleStats) {
+	ch <- prometheus.MustNewConstMetric(gaugeDesc("replication_throttled_bytes_total", "Bytes replicated of partitions that are listed to be throttled.", "side"),
+		prometheus.CounterValue, float64(t.Bytes), side)
+	if t.Limit != math.MaxInt64 {
+		ch <- prometheus.MustNewConstMetric(gaugeDesc("replication_throttle_bytes_per_second", "Limit for the replication of such partitions, while one is set.", "side"),
+			prometheus.GaugeValue, float64(t.Limit), side)
+	}
 }
 
 // collectCleaner tells of log compaction what Kafka tells under kafka.log.

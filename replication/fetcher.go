@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -28,6 +29,8 @@ type fetcher struct {
 	log  zerolog.Logger
 	// brokerEpoch is this broker's own.
 	brokerEpoch func() int64
+	// throttle holds back partitions that are listed for it; nil for none.
+	throttle *throttle
 
 	mu    sync.Mutex
 	parts map[PartitionID]*followed
@@ -65,7 +68,9 @@ type followed struct {
 	inSession bool
 	at        FetchPosition // as told to the session
 	retry     time.Time     // not zero: is in delayed
-	failures  int           // in a row
+	// leadersMark is the high watermark that the leader told last.
+	leadersMark int64
+	failures    int // in a row
 }
 
 // fetchConfig is the replica.fetch.* keys.
@@ -100,7 +105,7 @@ func newFetcher(link Leader, cfg fetchConfig, brokerEpoch func() int64, log zero
 
 // follow adds a partition, or moves it to another epoch.
 func (f *fetcher) follow(p *Partition, epoch int32) {
-	n := &followed{p: p, id: PartitionID{p.id, p.index}, epoch: epoch}
+	n := &followed{p: p, id: PartitionID{p.id, p.index}, epoch: epoch, leadersMark: math.MaxInt64}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if old := f.parts[n.id]; old != nil {
@@ -256,7 +261,7 @@ func (f *fetcher) prepare(ctx context.Context) (exchange context.Context, wait t
 	}
 	r := &f.req
 	r.Partitions, r.Forgotten = r.Partitions[:0], r.Forgotten[:0]
-	wait = f.revive(time.Now())
+	wait = least(f.revive(time.Now()), f.holdBack())
 	for i, n := range f.news {
 		f.news[i], n.queued = nil, false
 		if f.parts[n.id] == n {
@@ -314,6 +319,9 @@ func (f *fetcher) locate(n *followed) (wait time.Duration) {
 		return f.delay(n)
 	}
 	at.MaxBytes = f.cfg.maxBytes
+	if f.heldBack(n, at.Offset) {
+		return f.postpone(n, f.throttlePause())
+	}
 	if n.inSession && n.at == at {
 		return -1
 	}
@@ -328,12 +336,44 @@ func (f *fetcher) locate(n *followed) (wait time.Duration) {
 
 // delay takes n out of the session for a while. The caller holds mu.
 func (f *fetcher) delay(n *followed) time.Duration {
-	f.forget(n)
 	pause := f.cfg.pause(n.failures)
 	n.failures++
+	return f.postpone(n, pause)
+}
+
+func (f *fetcher) postpone(n *followed, pause time.Duration) time.Duration {
+	f.forget(n)
 	n.retry = time.Now().Add(pause)
 	f.delayed = append(f.delayed, n)
 	return pause
+}
+
+// holdBack takes out of the session what is to be held back and has been silent
+// since the throttle was exceeded: the leader would send it unasked. The caller
+// holds mu.
+func (f *fetcher) holdBack() (wait time.Duration) {
+	wait = -1
+	if f.throttle == nil || !f.throttle.exceeded() {
+		return wait
+	}
+	for _, n := range f.parts {
+		if n.inSession && !n.queued && f.heldBack(n, n.at.Offset) {
+			wait = least(wait, f.postpone(n, f.throttlePause()))
+		}
+	}
+	return wait
+}
+
+// heldBack reports whether n, whose log ends at end, is not to be asked for:
+// throttled and not in sync (KIP-73). The caller holds mu.
+func (f *fetcher) heldBack(n *followed, end int64) bool {
+	return f.throttle != nil && n.p.throttledAsFollower.Load() && end < n.leadersMark && f.throttle.exceeded()
+}
+
+// throttlePause is when to look again at what is held back: the throttle may
+// also be lifted meanwhile.
+func (f *fetcher) throttlePause() time.Duration {
+	return min(max(f.throttle.pause(), firstBackoff), f.cfg.backoff)
 }
 
 // revive queues the delayed partitions that are due, and returns when the next
@@ -376,6 +416,9 @@ func (f *fetcher) answered(ctx context.Context) {
 			f.delay(n)
 		default:
 			n.failures = 0
+			if got.Err == nil && got.Diverging == nil {
+				n.leadersMark = got.HighWatermark
+			}
 			f.enqueue(n)
 		}
 		f.mu.Unlock()

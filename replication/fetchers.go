@@ -20,6 +20,7 @@ type fetchers struct {
 	config      *config.Values
 	connect     func(leader int32, clientID string) Leader
 	brokerEpoch func() int64
+	throttle    *throttle
 	log         zerolog.Logger
 
 	ctx     context.Context //nolint:containedctx // the life of the fetchers, not a call's
@@ -39,9 +40,9 @@ type runningFetcher struct {
 	stop context.CancelFunc
 }
 
-func newFetchers(o *Options, brokerEpoch func() int64) *fetchers {
+func newFetchers(o *Options, throttle *throttle, brokerEpoch func() int64) *fetchers {
 	fs := &fetchers{
-		node: o.NodeID, config: o.Config, connect: o.Connect, brokerEpoch: brokerEpoch, log: o.Log,
+		node: o.NodeID, config: o.Config, connect: o.Connect, brokerEpoch: brokerEpoch, throttle: throttle, log: o.Log,
 		all: map[fetcherID]*runningFetcher{}, of: map[PartitionID]fetcherID{},
 	}
 	fs.ctx, fs.cancel = context.WithCancel(context.Background())
@@ -121,7 +122,7 @@ func (fs *fetchers) start(id fetcherID) *runningFetcher {
 	log := fs.log.With().Int32("leader", id.leader).Int32("fetcher", id.n).Logger()
 	link := fs.connect(id.leader, fmt.Sprintf("broker-%d-fetcher-%d", fs.node, id.n))
 	f := &runningFetcher{fetcher: newFetcher(link, cfg, fs.brokerEpoch, log)}
-	f.req.ReplicaID = fs.node
+	f.req.ReplicaID, f.throttle = fs.node, fs.throttle
 	var ctx context.Context
 	ctx, f.stop = context.WithCancel(fs.ctx)
 	fs.all[id] = f

@@ -73,6 +73,9 @@ func (p *Partition) take(epoch int32, asked int64, f *Fetched) error {
 			return err
 		}
 		end, bytes = res.LastOffset+1, int64(len(f.Records))
+		if p.throttledAsFollower.Load() {
+			p.env.followerThrottle.record(len(f.Records))
+		}
 	}
 	p.mu.Lock()
 	p.logEnd = end

@@ -105,12 +105,14 @@ func New(o Options) *Manager {
 		maxLagMs:    o.Config.Int64("replica.lag.time.max.ms"),
 		brokerState: m.brokerState,
 	}
+	windows, size := o.Config.Int("replication.quota.window.num"), time.Duration(o.Config.Int("replication.quota.window.size.seconds"))*time.Second
+	m.env.leaderThrottle, m.env.followerThrottle = newThrottle(windows, size, o.Now), newThrottle(windows, size, o.Now)
 	if class := o.Config.String("replica.selector.class"); class == rackAwareSelector {
 		m.env.rackOf = m.rackOf
 	} else if class != "" {
 		o.Log.Warn().Str("class", class).Msg("replica.selector.class is not known; consumers read from leaders")
 	}
-	m.fetchers = newFetchers(&m.opts, func() int64 {
+	m.fetchers = newFetchers(&m.opts, m.env.followerThrottle, func() int64 {
 		epoch, _ := m.brokerState(o.NodeID)
 		return epoch
 	})
@@ -275,6 +277,8 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 	if first {
 		m.setStraysAside(img)
 	}
+	m.env.leaderThrottle.limit.Store(m.opts.Config.Throttle("leader.replication.throttled.rate"))
+	m.env.followerThrottle.limit.Store(m.opts.Config.Throttle("follower.replication.throttled.rate"))
 	for _, d := range delta.Topics {
 		if d.New == nil {
 			m.deleteTopic(d.Old)
@@ -354,6 +358,8 @@ func (m *Manager) create(t *metadata.Topic, n int32, cfg config.TopicConfig, isN
 	}
 	p := newPartition(&m.env, t.Name, t.ID, n, t.Internal, log, err)
 	p.setMinISR(cfg.MinInsyncReplicas)
+	p.throttledAsLeader.Store(throttledOn(cfg.LeaderThrottledReplicas, m.opts.NodeID).has(n))
+	p.throttledAsFollower.Store(throttledOn(cfg.FollowerThrottledReplicas, m.opts.NodeID).has(n))
 	return p
 }
 
@@ -527,10 +533,13 @@ func (m *Manager) applyBrokerConfigs(delta *metadata.Delta, img *metadata.Image)
 // configure gives every replica of a topic its effective configuration.
 func (m *Manager) configure(host *hosted, cfg config.TopicConfig) {
 	logCfg := logConfig(cfg)
+	asLeader, asFollower := throttledOn(cfg.LeaderThrottledReplicas, m.opts.NodeID), throttledOn(cfg.FollowerThrottledReplicas, m.opts.NodeID)
 	for _, p := range host.partitions {
 		if p != nil {
 			p.setConfig(logCfg)
 			p.setMinISR(cfg.MinInsyncReplicas)
+			p.throttledAsLeader.Store(asLeader.has(p.index))
+			p.throttledAsFollower.Store(asFollower.has(p.index))
 		}
 	}
 }

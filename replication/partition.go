@@ -46,6 +46,10 @@ type Partition struct {
 
 	// pending is the change of the in-sync set in flight, under role.
 	pending *pendingChange
+
+	// throttledAsLeader and throttledAsFollower tell that the topic lists this
+	// replica to be throttled; see throttle.
+	throttledAsLeader, throttledAsFollower atomic.Bool
 }
 
 // environment is what a partition needs from its manager.
@@ -66,6 +70,9 @@ type environment struct {
 	// mayGrow is told of a partition with a follower that may join its in-sync
 	// set; it does not block.
 	mayGrow func(p *Partition)
+	// leaderThrottle and followerThrottle bound the replication of partitions
+	// that are listed for it.
+	leaderThrottle, followerThrottle *throttle
 }
 
 // state is what metadata says about the partition, with the log that follows

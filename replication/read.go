@@ -49,6 +49,9 @@ type ReadResult struct {
 	Diverging *EpochEnd
 	// PreferredReplica is where the consumer should rather read; -1 for here.
 	PreferredReplica int32
+	// Throttled tells that there was more for the follower, which has to wait
+	// (KIP-73). Nobody tells when for: it is to be looked at again later.
+	Throttled bool
 }
 
 // Read returns batches from an offset on up to the bound of the reader.
@@ -78,7 +81,11 @@ func (p *Partition) Read(o ReadOptions) (ReadResult, error) {
 		return res, err
 	}
 	if o.ReplicaID >= 0 {
-		err = p.progressed(o, res.LogEndOffset)
+		if err = p.progressed(o, res.LogEndOffset); err == nil && res.Slice.Len > 0 && p.mustWait(o.ReplicaID) {
+			res.Throttled = true
+			res.Slice.Release()
+			res.Slice = storage.Slice{}
+		}
 	} else if o.Isolation == 1 && res.Slice.Len > 0 {
 		res.Aborted, err = log.AbortedTxns(res.Slice.Start, res.Slice.UpTo)
 	}
@@ -87,6 +94,12 @@ func (p *Partition) Read(o ReadOptions) (ReadResult, error) {
 		res.Slice = storage.Slice{}
 	}
 	return res, err
+}
+
+// mustWait reports whether a follower gets nothing now: it is not in sync, and
+// its partition is throttled. The caller holds role and leads.
+func (p *Partition) mustWait(follower int32) bool {
+	return p.throttledAsLeader.Load() && !slices.Contains(p.state.isr.Committed, follower) && p.env.leaderThrottle.exceeded()
 }
 
 // readable returns the log if the reader's epoch fits and this replica may

@@ -239,6 +239,9 @@ type Watch struct {
 // Partition is what is watched.
 func (n *Watch) Partition() *Partition { return n.p }
 
+// Requeue makes n ready for its watcher's next look; see Watcher.Requeue.
+func (n *Watch) Requeue() { n.w.Requeue(n) }
+
 // Close ends the interest. The watch is in no list afterwards.
 func (n *Watch) Close() {
 	n.p.unwatch(n)

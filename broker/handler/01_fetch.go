@@ -30,6 +30,8 @@ import (
 //     requests that came over the inter-broker listener may name a replica, and
 //     those of a process that registered anew since are refused with
 //     STALE_BROKER_EPOCH.
+//   - A follower that is not in sync gets nothing of a throttled partition while
+//     this broker sends more than it should (KIP-73).
 //   - A consumer that names its rack may be told to read from a replica there,
 //     and replicas that do not lead serve consumers up to the high watermark
 //     that they know (KIP-392).
@@ -52,6 +54,9 @@ func fetch(b *Broker, r *Request) (kmsg.Response, error) {
 	if err := s.poll(f); err != nil {
 		f.resp.dropResults()
 		f.resp.ErrorCode, f.resp.SessionID = protocol.Code(err), s.id
+	}
+	if f.resp.replica {
+		f.resp.countReplicated()
 	}
 	return &f.resp, nil
 }
@@ -216,6 +221,9 @@ func (f *fetchCall) read(e *fetchEntry, onlyNews bool) {
 	}
 	f.bytes += res.Slice.Len
 	f.served = f.served || res.Slice.Len > 0
+	if res.Throttled && e.watch != nil {
+		e.watch.Requeue() // to be looked at when the wait is over: no append will tell
+	}
 	if onlyNews && !res.news() {
 		f.resp.dropLast()
 	}

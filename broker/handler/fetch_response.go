@@ -89,6 +89,15 @@ func (r *fetchResponse) addEndpoint(img *metadata.Image, id int32, listener stri
 	}
 }
 
+// countReplicated counts what followers get against the throttle of replication.
+func (r *fetchResponse) countReplicated() {
+	for i := range r.results {
+		if res := &r.results[i]; res.e.part != nil {
+			res.e.part.SentToFollower(res.Slice.Len)
+		}
+	}
+}
+
 // SizeHint is about how long the frame is without the records.
 func (r *fetchResponse) SizeHint() int {
 	n := 64

@@ -191,6 +191,14 @@ var settings = []string{
 	"group.consumer.heartbeat.interval.ms=1000",
 }
 
+// patience is what a Kafka needs to come up at all on a machine that is busy:
+// a broker that is not registered within its first minute ends.
+var patience = []string{
+	"initial.broker.registration.timeout.ms=300000",
+	"controller.quorum.election.timeout.ms=5000",
+	"controller.quorum.fetch.timeout.ms=8000",
+}
+
 // chaos is one run.
 type chaos struct {
 	options
@@ -319,7 +327,8 @@ func (c *chaos) prepare(between *netns.Net) ([]*harness.Broker, error) {
 		}
 		return harness.NewClusterOf(c.bin, nil, c.dir, layout, settings...)
 	case "kafka":
-		return harness.NewClusterOf("", harness.SmallJVM, c.dir, layout, settings...)
+		jvm := append(slices.Clone(harness.SmallJVM), "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+		return harness.NewClusterOf("", jvm, c.dir, layout, append(slices.Clone(settings), patience...)...)
 	default:
 		return nil, fmt.Errorf("-broker is gregor or kafka, not %q", c.broker)
 	}

@@ -14,7 +14,10 @@ import (
 // the answer of EndTxn) and OffsetFetch with require_stable. A refused commit,
 // of an old generation say, must have no effect: a fetch that sees it has no
 // explanation. Only commits that nobody repeated are judged: one that a client
-// sent twice may take effect twice.
+// sent twice may take effect twice. Nor are answers of a coordinator that was
+// cut off and had been deposed: it answers from the past, in Kafka too, until it
+// hears of its successor. Nothing that a group commits with such an offset is
+// accepted.
 func registers(a *analysis) {
 	limit := a.o.Linearize
 	if limit == 0 {
@@ -77,8 +80,13 @@ func (a *analysis) registerOps() map[committed][]porcupine.Operation {
 		}
 	}
 	out := map[committed][]porcupine.Operation{}
+	deposed, past := a.deposedCoordinator(), 0
 	for i := range a.ops {
 		op := &a.ops[i]
+		if deposed(op) {
+			past++
+			continue
+		}
 		for k, v := range op.Offsets {
 			c := committed{op.Group, k}
 			if len(fetched[c]) == 0 || repeated[c] {
@@ -103,7 +111,57 @@ func (a *analysis) registerOps() map[committed][]porcupine.Operation {
 			out[c] = append(out[c], o)
 		}
 	}
+	if past > 0 {
+		a.note("P24 %d offsets were fetched from a deposed coordinator that heard nothing of it", past)
+	}
 	return out
+}
+
+// coordinatorHeard is how long after an answer a successor may be heard of that
+// was there before it: observers ask some times a second.
+const coordinatorHeard = int64(time.Second)
+
+// deposedCoordinator tells of a fetchOffset whether another broker than the one
+// that answered was known to lead the group's partition, in a later leader epoch
+// than any in which the one that answered did.
+func (a *analysis) deposedCoordinator() func(*history.Op) bool {
+	type reign struct {
+		leader, epoch int32
+		from          int64
+	}
+	reigns := map[history.Key][]reign{}
+	brokers, partitions := map[int32]bool{}, int32(0)
+	for i := range a.ops {
+		op := &a.ops[i]
+		if op.Type != history.OK {
+			continue
+		}
+		for _, l := range op.Leaders {
+			if l.Key.Topic != history.GroupTopic || l.Leader < 0 {
+				continue
+			}
+			brokers[l.Broker] = true
+			partitions = max(partitions, l.Key.Partition+1)
+			reigns[l.Key] = append(reigns[l.Key], reign{l.Leader, l.Epoch, op.Invoked})
+		}
+	}
+	return func(op *history.Op) bool {
+		if op.F != history.FetchOffset || op.Type != history.OK || op.Broker == 0 || len(brokers) < 2 {
+			return false
+		}
+		own, other := int32(-1), int32(-1)
+		for _, r := range reigns[history.Coordinates(op.Group, partitions)] {
+			switch {
+			case r.from > op.Returned+coordinatorHeard:
+				return other > own
+			case r.leader == op.Broker:
+				own = max(own, r.epoch)
+			default:
+				other = max(other, r.epoch)
+			}
+		}
+		return other > own
+	}
 }
 
 // around are the operations of a register, for a finding.

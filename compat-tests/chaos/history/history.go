@@ -13,6 +13,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 )
 
 // Key is one partition of one topic.
@@ -24,6 +25,20 @@ type Key struct {
 // Incarnation stands between the name and the id of a topic that is deleted and
 // created again, where it is part of a key's topic.
 const Incarnation = "#"
+
+// GroupTopic has the committed offsets of groups; who leads its partitions
+// coordinates them.
+const GroupTopic = "__consumer_offsets"
+
+// Coordinates is the key of the partition whose leader coordinates a group, of
+// so many.
+func Coordinates(group string, partitions int32) Key {
+	var h int32 // as Java's String.hashCode
+	for _, c := range utf16.Encode([]rune(group)) {
+		h = 31*h + int32(c)
+	}
+	return Key{Topic: GroupTopic, Partition: (h & 0x7fffffff) % partitions}
+}
 
 // Name is the topic's name for its clients.
 func (k Key) Name() string {
@@ -111,6 +126,8 @@ type Op struct {
 	// Offsets are what a commit committed, also as part of a txn, or what a
 	// fetchOffset read: -1 where nothing is committed.
 	Offsets map[Key]int64 `json:",omitempty"`
+	// Broker is the node id of who answered a fetchOffset, 0 where not known.
+	Broker int32 `json:",omitempty"`
 	// Once marks commits whose request nobody repeated, so that its effect lies
 	// between call and answer, or later where there was no answer.
 	Once bool `json:",omitempty"`

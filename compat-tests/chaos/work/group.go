@@ -199,8 +199,14 @@ func (m *membership) consume(ctx context.Context, cl *kgo.Client, commit bool) e
 	o = m.rec.Begin(op)
 	ctx, cancel = limited(ctx)
 	defer cancel()
-	// A client repeats a commit by itself, so what is not ok is unknown.
-	if err := commitOffsets(ctx, cl, at); err != nil {
+	// A client repeats a commit by itself, so what is not ok is unknown. And it
+	// waits for a rebalance that is under way, so what it sends may be of a later
+	// generation than the one of the call.
+	sent, err := commitOffsets(ctx, cl, at)
+	if sent != nil {
+		o.Member, o.Generation = sent.MemberID, sent.Generation
+	}
+	if err != nil {
 		m.rec.End(o, history.Info, err)
 		return nil
 	}
@@ -208,7 +214,8 @@ func (m *membership) consume(ctx context.Context, cl *kgo.Client, commit bool) e
 	return nil
 }
 
-func commitOffsets(ctx context.Context, cl *kgo.Client, at map[history.Key]int64) error {
+// commitOffsets returns the request too, nil where none was sent.
+func commitOffsets(ctx context.Context, cl *kgo.Client, at map[history.Key]int64) (*kmsg.OffsetCommitRequest, error) {
 	offsets := map[string]map[int32]kgo.EpochOffset{}
 	for k, o := range at {
 		if offsets[k.Topic] == nil {
@@ -217,8 +224,9 @@ func commitOffsets(ctx context.Context, cl *kgo.Client, at map[history.Key]int64
 		offsets[k.Topic][k.Partition] = kgo.EpochOffset{Epoch: -1, Offset: o}
 	}
 	var failed error
-	cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
-		failed = err
+	var sent *kmsg.OffsetCommitRequest
+	cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+		sent, failed = req, err
 		if err != nil {
 			return
 		}
@@ -228,7 +236,7 @@ func commitOffsets(ctx context.Context, cl *kgo.Client, at map[history.Key]int64
 			}
 		}
 	})
-	return failed
+	return sent, failed
 }
 
 // mover moves records from one topic to another in transactions, with its
@@ -287,6 +295,10 @@ func (m *membership) move(ctx context.Context, s *kgo.GroupTransactSession, out 
 	ctx, cancel = limited(ctx)
 	defer cancel()
 	committed, endErr := s.End(ctx, kgo.TransactionEndTry(commit))
+	// End waits for a rebalance that is under way, too.
+	if member, generation := s.Client().GroupMetadata(); member == o.Member {
+		o.Generation = max(o.Generation, generation)
+	}
 	switch {
 	case committed && endErr == nil:
 		m.rec.End(o, history.OK, nil)

@@ -41,6 +41,9 @@ func (l *life) observe(c *wire.Conn) ([]history.Mark, error) {
 	led := map[string][]history.Leader{}
 	l.inSync = map[history.Key]int{}
 	for _, leader := range leaders {
+		if leader.Key.Topic == history.GroupTopic {
+			continue // who leads it is all that matters
+		}
 		l.inSync[leader.Key] = leader.InSync
 		if leader.Leader == self {
 			led[leader.Key.Topic] = append(led[leader.Key.Topic], leader)
@@ -71,6 +74,9 @@ func (l *life) leaders(c *wire.Conn) ([]history.Leader, int32, error) {
 		topic.Topic = kmsg.StringPtr(t)
 		req.Topics = append(req.Topics, topic)
 	}
+	groups := kmsg.NewMetadataRequestTopic()
+	groups.Topic = kmsg.StringPtr(history.GroupTopic)
+	req.Topics = append(req.Topics, groups)
 	o := l.rec.Begin(l.op(history.Metadata))
 	answer, err := c.Do(req)
 	if err != nil {

@@ -49,6 +49,7 @@ func (r *Run) registrar(ctx context.Context, l *life) error {
 type registrar struct {
 	*life
 	conns map[string]*wire.Conn
+	node  int32  // the last coordinator's id
 	group string // whose coordinator is at groupAt
 	at    string
 }
@@ -93,6 +94,7 @@ func (x *registrar) coordinator(kind int8, name string) (*wire.Conn, error) {
 		}
 		found := resp.(*kmsg.FindCoordinatorResponse).Coordinators[0]
 		if last = kerr.ErrorForCode(found.ErrorCode); last == nil {
+			x.node = found.NodeID
 			return x.conn(fmt.Sprintf("%s:%d", found.Host, found.Port))
 		}
 		l := *x.life
@@ -148,7 +150,7 @@ func (x *registrar) fetch(group string, k history.Key) error {
 		return err
 	}
 	op := x.op(history.FetchOffset)
-	op.Group = group
+	op.Group, op.Broker = group, x.node
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.Version, req.RequireStable = 8, true
 	t := kmsg.NewOffsetFetchRequestGroupTopic()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -25,6 +26,7 @@ type Broker struct {
 	// DataDir holds the logs, empty for a broker that someone else runs.
 	DataDir string
 	dir     string
+	file    string // of its properties, where it may move
 	program string
 	args    []string
 	ready   string // the broker serves once it printed a line with this
@@ -37,27 +39,46 @@ type Broker struct {
 // Address wraps a broker that runs already.
 func Address(name, addr string) *Broker { return &Broker{Name: name, Addr: addr} }
 
-// FreePort asks the kernel for a port that nobody uses now.
+// FreePort is a port that nobody uses now.
 func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := FreePorts(1)
 	if err != nil {
 		return 0, err
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return ports[0], nil
+}
+
+// FreePorts are n different ports that nobody uses now. They are below those that
+// kernels give to outgoing connections, or a connection could sit on the port of
+// a broker that is down when it starts again.
+func FreePorts(n int) ([]int, error) {
+	const from, to = 20000, 32768
+	var out []int
+	var last error
+	for tries := 0; len(out) < n; tries++ {
+		if tries > to-from {
+			return nil, fmt.Errorf("no free port: %w", last)
+		}
+		port := from + rand.IntN(to-from)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			last = err
+			continue
+		}
+		defer l.Close() // once all are known, so that they differ
+		out = append(out, port)
+	}
+	return out, nil
 }
 
 // properties writes one server.properties, which both brokers read: what Kafka
 // needs to run alone, and nothing else but its defaults.
 func properties(dir string, more []string) (path, addr, data string, err error) {
-	port, err := FreePort()
+	ports, err := FreePorts(2)
 	if err != nil {
 		return "", "", "", err
 	}
-	controller, err := FreePort()
-	if err != nil {
-		return "", "", "", err
-	}
+	port, controller := ports[0], ports[1]
 	addr = fmt.Sprintf("127.0.0.1:%d", port)
 	data = filepath.Join(dir, "data")
 	lines := []string{
@@ -227,6 +248,27 @@ func (b *Broker) Log() string {
 		return ""
 	}
 	return b.log.String()
+}
+
+// Move gives a broker of a cluster that is down another port, and returns once
+// its properties say so.
+func (b *Broker) Move() error {
+	host, _, err := net.SplitHostPort(b.Addr)
+	if err != nil || b.file == "" {
+		return errors.Join(err, errors.New("not a broker that can move"))
+	}
+	port, err := FreePort()
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(b.file)
+	if err != nil {
+		return err
+	}
+	addr := fmt.Sprintf("%s:%d", host, port)
+	moved := strings.ReplaceAll(string(text), "PLAINTEXT://"+b.Addr, "PLAINTEXT://"+addr)
+	b.Addr = addr
+	return os.WriteFile(b.file, []byte(moved), 0o644)
 }
 
 // Pid is the process id of a broker that Start started.

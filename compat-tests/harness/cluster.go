@@ -19,6 +19,8 @@ type Place struct {
 	Host string
 	// Command runs a program there, nil for this very machine.
 	Command []string
+	// More are properties of this node alone.
+	More []string
 }
 
 // Here are n places on this machine.
@@ -116,27 +118,25 @@ func NewClusterOf(bin string, jvm []string, dir string, l Layout, more ...string
 
 // members gives the nodes ids and ports.
 func (l Layout) members() ([]member, error) {
+	ports, err := FreePorts(2*len(l.Brokers) + len(l.Controllers))
+	if err != nil {
+		return nil, err
+	}
+	port := func() int {
+		p := ports[0]
+		ports = ports[1:]
+		return p
+	}
 	var out []member
 	for i, p := range l.Brokers {
-		m := member{Place: p, id: i + 1}
-		var err error
-		if m.broker, err = FreePort(); err != nil {
-			return nil, err
-		}
+		m := member{Place: p, id: i + 1, broker: port()}
 		if len(l.Controllers) == 0 {
-			if m.controller, err = FreePort(); err != nil {
-				return nil, err
-			}
+			m.controller = port()
 		}
 		out = append(out, m)
 	}
 	for i, p := range l.Controllers {
-		m := member{Place: p, id: firstController + i}
-		var err error
-		if m.controller, err = FreePort(); err != nil {
-			return nil, err
-		}
-		out = append(out, m)
+		out = append(out, member{Place: p, id: firstController + i, controller: port()})
 	}
 	return out, nil
 }
@@ -159,8 +159,9 @@ func (m member) prepare(bin string, jvm []string, home string, common []string) 
 		roles, listeners = append(roles, "controller"), append(listeners, "CONTROLLER://"+b.Controller)
 	}
 	lines := append(own, "process.roles="+strings.Join(roles, ","), "listeners="+strings.Join(listeners, ","))
-	lines = append(lines, common...)
+	lines = append(append(lines, common...), m.More...)
 	path := filepath.Join(home, "server.properties")
+	b.file = path
 	if bin != "" {
 		lines = append(lines, "http.address=")
 		b.Name, b.program, b.args, b.ready = "gregor", bin, []string{"start", path}, GregorReady

@@ -105,6 +105,16 @@ func (m *Member) Stderr() string { return m.tail.String() }
 
 // JavaMember is Kafka's VerifiableConsumer.
 func JavaMember(args ...string) (MemberCommand, error) {
+	return JavaTool("VerifiableConsumer", args...)
+}
+
+// JavaTool is one of Kafka's tools, by the name of its class.
+func JavaTool(class string, args ...string) (MemberCommand, error) {
+	return JavaToolWith(nil, class, args...)
+}
+
+// JavaToolWith is JavaTool with more flags of the JVM.
+func JavaToolWith(jvm []string, class string, args ...string) (MemberCommand, error) {
 	libs, err := KafkaJars()
 	if err != nil {
 		return MemberCommand{}, err
@@ -113,8 +123,8 @@ func JavaMember(args ...string) (MemberCommand, error) {
 	if err != nil {
 		return MemberCommand{}, err
 	}
-	argv := append([]string{}, JavaFlags...)
-	argv = append(argv, "-Dlog4j2.configurationFile="+filepath.Join(Root(), "java", "log4j2.properties"), "-cp", libs+"/*", "org.apache.kafka.tools.VerifiableConsumer")
+	argv := append(append([]string{}, JavaFlags...), jvm...)
+	argv = append(argv, "-Dlog4j2.configurationFile="+filepath.Join(Root(), "java", "log4j2.properties"), "-cp", libs+"/*", "org.apache.kafka.tools."+class)
 	return MemberCommand{Program: java, Args: append(argv, args...)}, nil
 }
 

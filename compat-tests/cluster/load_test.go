@@ -207,6 +207,30 @@ func (l *load) writeFranz() (stop func()) {
 	}
 }
 
+// writeBehind writes n records more to some partitions, with numbers behind those
+// of the writer, which has ended.
+func (l *load) writeBehind(n int, of func(partition int32) bool) {
+	t := l.c.t
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cl := l.c.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
+	defer cl.Close()
+	const behind = int64(1) << 40
+	for i := range int64(n) {
+		for p := range int32(l.partitions) {
+			if !of(p) {
+				continue
+			}
+			r := &kgo.Record{Topic: l.topic, Partition: p, Value: strconv.AppendInt(nil, behind+i, 10)}
+			if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
+				t.Fatalf("write to %d: %v", p, err)
+			}
+			l.note(func() { l.acks = append(l.acks, ack{behind + i, p, r.Offset, time.Now()}) })
+		}
+	}
+}
+
 // heardProducer reads what Kafka's VerifiableProducer prints.
 func (l *load) heardProducer(line string) {
 	var e struct {

@@ -52,7 +52,7 @@ bench:
 
 ## compat: real clients against gregor and against Apache Kafka, and the clients' own tests against gregor
 compat: build
-	cd compat-tests && GREGOR_BIN=$(CURDIR)/bin/gregor $(GO) test -count=1 -timeout 90m -parallel 4 -broker both -clients all $(COMPATFLAGS)
+	cd compat-tests && GREGOR_BIN=$(CURDIR)/bin/gregor $(GO) test -count=1 -timeout 90m -parallel 12 -broker both -clients all $(COMPATFLAGS)
 	cd compat-tests && GREGOR_BIN=$(CURDIR)/bin/gregor $(GO) test -count=1 -timeout 90m -broker both -clients all ./cluster
 	cd compat-tests && GREGOR_BIN=$(CURDIR)/bin/gregor $(GO) run ./suites
 

@@ -32,14 +32,19 @@ func ownBroker(t *testing.T, name string, conf ...string) *harness.Broker {
 	return b
 }
 
-// onOwn runs f as a subtest against a broker of its own of each kind.
+// onOwn runs f as a subtest against a broker of its own of each kind, both at
+// once: most of the time of tests that kill goes by with waiting for sessions
+// and transactions to end.
 func onOwn(t *testing.T, conf []string, f func(t *testing.T, b *harness.Broker)) {
 	t.Helper()
 	for _, name := range []string{"kafka", "gregor"} {
 		if *brokerFlag != name && *brokerFlag != "both" {
 			continue
 		}
-		t.Run(name, func(t *testing.T) { f(t, ownBroker(t, name, conf...)) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, ownBroker(t, name, conf...))
+		})
 	}
 }
 

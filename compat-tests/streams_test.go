@@ -249,24 +249,62 @@ func (s *shop) upToDate(more int) func() bool {
 	}
 }
 
-// await waits for a condition, which is asked under the lock.
+// standstill is how long nothing may happen to an application that something is
+// expected of, on a busy machine.
+const standstill = 3 * time.Minute
+
+// await waits for a condition, which is asked under the lock, as long as
+// anything happens.
 func (s *shop) await(what string, is func() bool) {
 	s.t.Helper()
 	began := time.Now()
-	for deadline := began.Add(4 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	last, moved := "", began
+	for ; ; time.Sleep(50 * time.Millisecond) {
 		s.mu.Lock()
 		done, failures, seen, sent := is(), s.failures, len(s.seen), s.sent
+		now := fmt.Sprint(seen, s.count, s.state)
 		s.mu.Unlock()
+		if now != last {
+			last, moved = now, time.Now()
+		}
 		switch {
 		case len(failures) > 0:
 			s.t.Fatalf("until %s: %v", what, failures)
 		case done:
 			s.t.Logf("%s, after %.1f s", what, time.Since(began).Seconds())
 			return
-		case time.Now().After(deadline):
-			s.t.Fatalf("never: %s; %d of %d orders are out", what, seen, sent)
+		case time.Since(moved) > standstill:
+			s.t.Fatalf("never: %s; %d of %d orders are out; %s", what, seen, sent, s.open())
 		}
 	}
+}
+
+// open tells which transactions are open, and where no stable offset comes.
+func (s *shop) open() string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var b strings.Builder
+	txns, err := s.adm.ListTransactions(ctx, nil, nil)
+	fmt.Fprintf(&b, "transactions (%v):", err)
+	for _, x := range txns.Sorted() {
+		if strings.HasPrefix(x.TxnID, s.prefix) && x.State != "CompleteCommit" && x.State != "CompleteAbort" {
+			fmt.Fprintf(&b, " %s is %s;", x.TxnID, x.State)
+		}
+	}
+	topics, err := s.adm.ListTopics(ctx)
+	if err != nil {
+		return fmt.Sprint(&b, err)
+	}
+	names := slices.DeleteFunc(topics.Names(), func(n string) bool { return !strings.HasPrefix(n, s.prefix) })
+	ends, err := s.adm.ListEndOffsets(ctx, names...)
+	stable, err2 := s.adm.ListCommittedOffsets(ctx, names...)
+	fmt.Fprintf(&b, " unstable (%v %v):", err, err2)
+	ends.Each(func(o kadm.ListedOffset) {
+		if at, ok := stable.Lookup(o.Topic, o.Partition); ok && at.Offset < o.Offset {
+			fmt.Fprintf(&b, " %s[%d] from %d to %d;", o.Topic, o.Partition, at.Offset, o.Offset)
+		}
+	})
+	return b.String()
 }
 
 func (s *shop) put(topic string, ms int64, key, value string) {

@@ -369,21 +369,23 @@ func (g *group) unsettled() (wrong []string) {
 // await waits until the group is as it should be.
 func (g *group) await(what string, is func() bool) {
 	g.t.Helper()
-	for deadline := time.Now().Add(4 * time.Minute); ; {
+	for wait := newPatience(); ; {
 		g.mu.Lock()
 		g.wrong = append(g.wrong, g.unsettled()...)
 		done, wrong := is(), len(g.wrong) > 0
-		state := fmt.Sprint(g.wrong)
+		var owned []string
 		for m, n := range g.count {
-			state += fmt.Sprintf(" %s:%d", m.Name, n)
+			owned = append(owned, fmt.Sprintf("%s:%d", m.Name, n))
 		}
+		slices.Sort(owned)
+		state := fmt.Sprint(g.wrong, owned)
 		g.mu.Unlock()
 		switch {
 		case wrong:
 			g.t.Fatalf("until %s: %s", what, state)
 		case done:
 			return
-		case time.Now().After(deadline):
+		case wait.over(state):
 			g.t.Fatalf("never: %s; %s", what, state)
 		}
 		time.Sleep(50 * time.Millisecond)

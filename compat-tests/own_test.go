@@ -4,6 +4,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gregor-broker/gregor/compat-tests/harness"
 )
@@ -73,3 +74,28 @@ func signalTo(t *testing.T, m *harness.Member, s syscall.Signal) {
 		t.Fatal(err)
 	}
 }
+
+// patience ends when nothing happens any more, or when it takes too long: on a
+// busy machine much takes long, and few things stand still.
+type patience struct {
+	began, moved time.Time
+	last         string
+}
+
+const (
+	standstill = 3 * time.Minute
+	tooLong    = 10 * time.Minute
+)
+
+func newPatience() *patience { return &patience{began: time.Now(), moved: time.Now()} }
+
+// over is told how things are.
+func (p *patience) over(how string) bool {
+	if how != p.last {
+		p.last, p.moved = how, time.Now()
+	}
+	return time.Since(p.moved) > standstill || time.Since(p.began) > tooLong
+}
+
+// took is how long it has been.
+func (p *patience) took() float64 { return time.Since(p.began).Seconds() }

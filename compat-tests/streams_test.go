@@ -249,31 +249,21 @@ func (s *shop) upToDate(more int) func() bool {
 	}
 }
 
-// standstill is how long nothing may happen to an application that something is
-// expected of, on a busy machine.
-const standstill = 3 * time.Minute
-
-// await waits for a condition, which is asked under the lock, as long as
-// anything happens.
+// await waits for a condition, which is asked under the lock.
 func (s *shop) await(what string, is func() bool) {
 	s.t.Helper()
-	began := time.Now()
-	last, moved := "", began
-	for ; ; time.Sleep(50 * time.Millisecond) {
+	for wait := newPatience(); ; time.Sleep(50 * time.Millisecond) {
 		s.mu.Lock()
 		done, failures, seen, sent := is(), s.failures, len(s.seen), s.sent
-		now := fmt.Sprint(seen, s.count, s.state)
+		how := fmt.Sprint(seen, s.count, s.state)
 		s.mu.Unlock()
-		if now != last {
-			last, moved = now, time.Now()
-		}
 		switch {
 		case len(failures) > 0:
 			s.t.Fatalf("until %s: %v", what, failures)
 		case done:
-			s.t.Logf("%s, after %.1f s", what, time.Since(began).Seconds())
+			s.t.Logf("%s, after %.1f s", what, wait.took())
 			return
-		case time.Since(moved) > standstill:
+		case wait.over(how):
 			s.t.Fatalf("never: %s; %d of %d orders are out; %s", what, seen, sent, s.open())
 		}
 	}

@@ -535,8 +535,7 @@ func (p *pipeline) progress(more int) func() bool {
 
 func (p *pipeline) await(what string, is func() bool) {
 	p.t.Helper()
-	began := time.Now()
-	for deadline := began.Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for wait := newPatience(); ; time.Sleep(50 * time.Millisecond) {
 		p.mu.Lock()
 		done, wrong, sent, moved := is(), p.wrong, p.sent, p.moved
 		p.mu.Unlock()
@@ -544,9 +543,9 @@ func (p *pipeline) await(what string, is func() bool) {
 		case len(wrong) > 0:
 			p.t.Fatalf("until %s: %v", what, wrong)
 		case done:
-			p.t.Logf("%s, after %.1f s", what, time.Since(began).Seconds())
+			p.t.Logf("%s, after %.1f s", what, wait.took())
 			return
-		case time.Now().After(deadline):
+		case wait.over(fmt.Sprint(moved)):
 			p.t.Fatalf("never: %s; moved %v of %v", what, moved, sent)
 		}
 	}

@@ -203,12 +203,12 @@ func runCopiers(t *testing.T, b *harness.Broker, args []string) {
 	}
 	await := func(what string, is func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(5 * time.Minute); !is(); time.Sleep(100 * time.Millisecond) {
+		for wait := newPatience(); !is(); time.Sleep(100 * time.Millisecond) {
 			c.mu.Lock()
 			wrong := slices.Clone(c.wrong)
 			c.mu.Unlock()
-			if len(wrong) > 0 || time.Now().After(deadline) {
-				t.Fatalf("never: %s; %d records are copied; %s", what, copied(), wrong)
+			if n := copied(); len(wrong) > 0 || wait.over(fmt.Sprint(n)) {
+				t.Fatalf("never: %s; %d records are copied; %s", what, n, wrong)
 			}
 		}
 	}

@@ -83,8 +83,8 @@ type patience struct {
 }
 
 const (
-	standstill = 3 * time.Minute
-	tooLong    = 10 * time.Minute
+	standstill = 5 * time.Minute
+	tooLong    = 15 * time.Minute
 )
 
 func newPatience() *patience { return &patience{began: time.Now(), moved: time.Now()} }

@@ -26,6 +26,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gregor-broker/gregor/compat-tests/harness"
@@ -57,6 +58,8 @@ type suite struct {
 	gives []string
 	// properties the broker needs beyond the defaults
 	properties []string
+	// waits: it waits most of its time, so that it may run beside others that do.
+	waits bool
 	// run runs the given tests against a broker and reports each.
 	run func(e env, tests []entry) error
 }
@@ -78,13 +81,13 @@ type entry struct {
 
 var suites = []suite{
 	{name: "franz-go", run: franzGo},
-	// Their tests write to several partitions of topics that they do not create.
-	{name: "librdkafka", run: librdkafka("classic"), gives: []string{"classic"}, properties: []string{"num.partitions=4"}},
-	// The same tests with groups of KIP-848.
-	{name: "librdkafka-consumer", list: "librdkafka", run: librdkafka("consumer"), gives: []string{"kip848"}, properties: []string{"num.partitions=4"}},
 	{name: "kafka-junit", run: kafkaJUnit, properties: []string{
 		"group.initial.rebalance.delay.ms=0", "group.min.session.timeout.ms=0", "offsets.topic.num.partitions=1",
 	}},
+	// Their tests write to several partitions of topics that they do not create.
+	{name: "librdkafka", run: librdkafka("classic"), gives: []string{"classic"}, properties: []string{"num.partitions=4"}, waits: true},
+	// The same tests with groups of KIP-848.
+	{name: "librdkafka-consumer", list: "librdkafka", run: librdkafka("consumer"), gives: []string{"kip848"}, properties: []string{"num.partitions=4"}, waits: true},
 }
 
 func main() {
@@ -95,21 +98,30 @@ func main() {
 	jobs := flag.Int("jobs", 3, "test processes at a time, where a suite allows it")
 	verbose := flag.Bool("v", false, "name passed and left-out tests too")
 	flag.Parse()
-	ok := true
-	for _, s := range suites {
-		if flag.NArg() > 0 && !slices.Contains(flag.Args(), s.name) {
-			continue
-		}
-		if err := runSuite(s, *addr, *kafka, strings.Split(*have, ","), *only, *jobs, *verbose); err != nil {
-			if harness.IsMissing(err) && os.Getenv("CI") != "true" {
-				fmt.Printf("%s: SKIPPED, %v\n", s.name, err)
-				continue
-			}
+	var failed atomic.Bool
+	run := func(s suite) {
+		err := runSuite(s, *addr, *kafka, strings.Split(*have, ","), *only, *jobs, *verbose)
+		switch {
+		case err == nil:
+		case harness.IsMissing(err) && os.Getenv("CI") != "true":
+			fmt.Printf("%s: SKIPPED, %v\n", s.name, err)
+		default:
 			fmt.Printf("%s: FAILED: %v\n", s.name, err)
-			ok = false
+			failed.Store(true)
 		}
 	}
-	if !ok {
+	var beside sync.WaitGroup
+	for _, s := range suites {
+		switch {
+		case flag.NArg() > 0 && !slices.Contains(flag.Args(), s.name):
+		case s.waits && *addr == "":
+			beside.Go(func() { run(s) })
+		default:
+			run(s)
+		}
+	}
+	beside.Wait()
+	if failed.Load() {
 		os.Exit(1)
 	}
 }
@@ -134,7 +146,7 @@ func runSuite(s suite, addr string, kafka bool, have []string, only string, jobs
 		if why := missingNeed(e, append(s.gives, have...)); why != "" {
 			left[why]++
 			if verbose {
-				fmt.Printf("left out %s: needs %s: %s\n", e.name, why, e.remark)
+				fmt.Printf("%s: left out %s: needs %s: %s\n", s.name, e.name, why, e.remark)
 			}
 			continue
 		}
@@ -162,14 +174,14 @@ func runSuite(s suite, addr string, kafka bool, have []string, only string, jobs
 		count[r.state]++
 		switch {
 		case r.state == failed:
-			fmt.Printf("FAIL %s\n", r.name)
+			fmt.Printf("%s: FAIL %s\n", s.name, r.name)
 			for line := range strings.SplitSeq(strings.TrimRight(r.detail, "\n"), "\n") {
 				fmt.Printf("    | %.300s\n", line)
 			}
 		case verbose && r.state == passed:
-			fmt.Printf("ok   %s\n", r.name)
+			fmt.Printf("%s: ok   %s\n", s.name, r.name)
 		case verbose:
-			fmt.Printf("skip %s: %s\n", r.name, r.detail)
+			fmt.Printf("%s: skip %s: %s\n", s.name, r.name, r.detail)
 		}
 	}
 	if err := s.run(env{addr: addr, dir: dir, jobs: jobs, report: report}, tests); err != nil {

@@ -18,12 +18,20 @@ type fault struct {
 	name string
 	do   func(*harness.Broker) error
 	undo func(*harness.Broker) error
+	// controller says that the leader is the active controller too.
+	controller bool
 }
 
 var faults = []fault{
-	{"kill -9", func(n *harness.Broker) error { n.Kill(); return nil }, (*harness.Broker).Start},
-	{"SIGSTOP", signalled(syscall.SIGSTOP), signalled(syscall.SIGCONT)},
-	{"clean stop", (*harness.Broker).Stop, (*harness.Broker).Start},
+	{name: "kill -9 of the leader", do: killed, undo: (*harness.Broker).Start},
+	{name: "kill -9 of leader and controller in one", do: killed, undo: (*harness.Broker).Start, controller: true},
+	{name: "SIGSTOP of the leader", do: signalled(syscall.SIGSTOP), undo: signalled(syscall.SIGCONT)},
+	{name: "clean stop of the leader", do: (*harness.Broker).Stop, undo: (*harness.Broker).Start},
+}
+
+func killed(n *harness.Broker) error {
+	n.Kill()
+	return nil
 }
 
 func signalled(s syscall.Signal) func(*harness.Broker) error {
@@ -43,8 +51,8 @@ const (
 )
 
 // failover measures the longest time between two acknowledgements that an
-// acks=all producer gets when the leader of its partition goes. The leader is
-// not the controller, which would be another fault.
+// acks=all producer gets when the leader of its partition goes. Unless a fault
+// says otherwise, the leader is not the controller.
 func (b *bench) failover() error {
 	b.logf("scenario 15: failover, %d brokers", clusterNodes)
 	defer b.alone(nil)()
@@ -70,7 +78,7 @@ func (b *bench) failover() error {
 					return fmt.Errorf("%s, %s: %w", c.name, f.name, err)
 				}
 				rows[c.name][f.name] = append(rows[c.name][f.name], gap.Seconds()*1e3)
-				b.logf("  %-8s %-10s no acknowledgement for %.0f ms", c.name, f.name, gap.Seconds()*1e3)
+				b.logf("  %-8s %-40s no acknowledgement for %.0f ms", c.name, f.name, gap.Seconds()*1e3)
 			}
 		}
 	}
@@ -87,6 +95,9 @@ func (c *cluster) failOnce(topic string, partitions int32, f fault) (time.Durati
 		return 0, err
 	}
 	partition := controller % clusterNodes // led by the node after the controller
+	if f.controller {
+		partition = controller - 1
+	}
 	victim := c.nodes[partition]
 	p, err := c.newPulse(topic, partition)
 	if err != nil {

@@ -185,7 +185,7 @@ func (r *report) singleTxns(title string, order []string, rows map[string]*txns)
 func (r *report) failovers(cs []*cluster, rows map[string]map[string][]float64) {
 	fmt.Fprintf(&r.body, "\n## 15. Failover: longest time without an acknowledgement of acks=all, %d brokers, milliseconds\n\n| |", clusterNodes)
 	for _, f := range faults {
-		fmt.Fprintf(&r.body, " %s of the leader |", f.name)
+		fmt.Fprintf(&r.body, " %s |", f.name)
 	}
 	r.body.WriteString("\n|---|" + strings.Repeat("---|", len(faults)) + "\n")
 	for _, c := range cs {

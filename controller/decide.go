@@ -135,6 +135,9 @@ func (c *Controller) decisionLoop() {
 			return
 		case errors.Is(err, errConflict):
 			c.signal()
+		case errors.Is(err, metadata.ErrLeaderChanged):
+			c.log.Info().Err(err).Msg("writing metadata again")
+			c.signal()
 		case err != nil:
 			c.log.Error().Err(err).Msg("metadata store")
 			c.pause(c.retryDelay)
@@ -534,7 +537,7 @@ func (c *Controller) write(img *metadata.Image, fence []metadata.Compare, change
 	}
 	switch {
 	case err != nil:
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && !errors.Is(err, metadata.ErrLeaderChanged) {
 			c.txnTimeout = min(2*max(c.txnTimeout, minTxnTimeout), maxTxnTimeout)
 		}
 		return 0, fmt.Errorf("write metadata: %w", err)

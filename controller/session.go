@@ -133,8 +133,10 @@ func (c *Controller) DeclareDead(ctx context.Context, id int32, incarnation meta
 			return nil
 		case ctx.Err() != nil || c.ctx.Err() != nil:
 			return errors.Join(err, ctx.Err())
+		case errors.Is(err, metadata.ErrLeaderChanged), errors.Is(err, context.DeadlineExceeded):
+			continue // nobody answered
 		}
-		// Somebody was faster, or nobody answered.
+		// Somebody was faster.
 		_ = c.awaitNews(img.Revision)
 	}
 }

@@ -25,6 +25,11 @@ var ErrClosed = errors.New("metadata: store closed")
 // elect a leader: asking again may help.
 var ErrUnavailable = errors.New("metadata: store unavailable")
 
+// ErrLeaderChanged says that the store's members elected another leader while a
+// transaction was under way, so that whether it happened will not be told. They
+// can be asked again at once.
+var ErrLeaderChanged = fmt.Errorf("%w: its leader changed", ErrUnavailable)
+
 // LeaseID names a lease; 0 is none.
 type LeaseID int64
 

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -59,6 +60,21 @@ func (n *Node) guard(v *config.Values) {
 			}
 			return controllerAddress(img, id, listener)
 		},
+		gone: n.memberGone, sleep: sleep,
 	}
 	n.background.Go(func() { s.run(n.ctx, func(f func()) { n.background.Go(f) }) })
+}
+
+// memberGone lets the store elect another leader, if it keeps members in nodes and
+// the one of a dead process was it.
+func (n *Node) memberGone(ctx context.Context, id int32) {
+	store, ok := n.store.(interface {
+		MemberGone(ctx context.Context, name string) error
+	})
+	if !ok {
+		return
+	}
+	if err := store.MemberGone(ctx, strconv.Itoa(int(id))); err != nil && ctx.Err() == nil {
+		n.log.Warn().Err(err).Int32("node", id).Msg("the members of the store elect their leader in their own time")
+	}
 }

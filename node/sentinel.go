@@ -31,7 +31,12 @@ type sentinel struct {
 	candidate bool
 	// address is where a node accepts connections of others.
 	address func(img *metadata.Image, id int32) (string, bool)
-	log     zerolog.Logger
+	// gone is told of a process that is gone before it is declared dead: the
+	// store may need another leader first.
+	gone func(ctx context.Context, id int32)
+	log  zerolog.Logger
+	// sleep passes time.
+	sleep func(ctx context.Context, d time.Duration) error
 	// watched are the processes watched now.
 	watched map[process]context.CancelFunc
 
@@ -132,30 +137,35 @@ func (s *sentinel) processes(img *metadata.Image) map[process]bool {
 // to it is closed: it is declared dead after a longer time, and only once. If it
 // lives, it comes back and is left alone.
 func (s *sentinel) watch(ctx context.Context, p process) {
+	// A process that dies closes its connections one after the other, and its
+	// port when it likes: it stays one that was reached.
+	reached := false
 	for ctx.Err() == nil {
-		reached := s.hold(ctx, p.address)
+		reached = s.hold(ctx, p.address) || reached
 		if ctx.Err() != nil {
 			return
 		}
 		pause := refusalPause
 		if !reached {
 			if s.isDeclared(p.incarnation) {
-				_ = sleep(ctx, sentinelRetry)
+				_ = s.sleep(ctx, sentinelRetry)
 				continue
 			}
 			pause = unreachedPause
 		}
 		if !s.refused(ctx, p.address, pause) {
-			_ = sleep(ctx, refusalPause)
+			_ = s.sleep(ctx, refusalPause)
 			continue
 		}
 		s.log.Warn().Int32("node", p.id).Str("address", p.address).Msg("the process is gone; ending its session")
 		s.declare(p.incarnation)
+		reached = false
+		s.gone(ctx, p.id)
 		if err := s.controller.DeclareDead(ctx, p.id, p.incarnation); err != nil && ctx.Err() == nil {
 			s.log.Warn().Err(err).Int32("node", p.id).Msg("could not end the session of a dead process; it will run out")
 		}
 		// The metadata tells when there is nothing left to watch.
-		_ = sleep(ctx, sentinelRetry)
+		_ = s.sleep(ctx, sentinelRetry)
 	}
 }
 
@@ -203,7 +213,7 @@ func (s *sentinel) hold(ctx context.Context, address string) bool {
 func (s *sentinel) refused(ctx context.Context, address string, pause time.Duration) bool {
 	dial := net.Dialer{Timeout: sentinelDialTimeout}
 	for n := range refusals {
-		if n > 0 && sleep(ctx, pause) != nil {
+		if n > 0 && s.sleep(ctx, pause) != nil {
 			return false
 		}
 		conn, err := dial.DialContext(ctx, "tcp", address)

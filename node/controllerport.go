@@ -26,17 +26,14 @@ type controllerPort struct {
 	root                   net.Listener
 	members, stores, kafka *handedListener
 	wg                     sync.WaitGroup
-
-	mu sync.Mutex
-	// sniffed are the connections that have not said what they are; nil once
-	// the port is closed.
-	sniffed map[net.Conn]bool
+	// sniffed are the connections that have not said what they are.
+	sniffed connSet
 }
 
 // splitPort takes a listener over.
 func splitPort(root net.Listener) *controllerPort {
 	p := &controllerPort{
-		root: root, sniffed: map[net.Conn]bool{},
+		root:    root,
 		members: newHandedListener(root.Addr()), stores: newHandedListener(root.Addr()), kafka: newHandedListener(root.Addr()),
 	}
 	p.wg.Go(p.accept)
@@ -56,22 +53,11 @@ func (p *controllerPort) accept() {
 			}
 			continue
 		}
-		if !p.track(c) {
-			_ = c.Close()
+		if !p.sniffed.add(c) {
 			continue
 		}
 		p.wg.Go(func() { p.sniff(c) })
 	}
-}
-
-func (p *controllerPort) track(c net.Conn) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.sniffed == nil {
-		return false
-	}
-	p.sniffed[c] = true
-	return true
 }
 
 // preface is how every HTTP/2 connection of a client begins.
@@ -85,9 +71,7 @@ func (p *controllerPort) sniff(c net.Conn) {
 	if err == nil {
 		err = c.SetReadDeadline(time.Time{})
 	}
-	p.mu.Lock()
-	delete(p.sniffed, c)
-	p.mu.Unlock()
+	p.sniffed.drop(c)
 	if err != nil {
 		_ = c.Close()
 		return
@@ -106,12 +90,7 @@ func (p *controllerPort) sniff(c net.Conn) {
 // them.
 func (p *controllerPort) close() error {
 	err := p.root.Close()
-	p.mu.Lock()
-	for c := range p.sniffed {
-		_ = c.Close()
-	}
-	p.sniffed = nil
-	p.mu.Unlock()
+	p.sniffed.close()
 	for _, l := range []*handedListener{p.members, p.stores, p.kafka} {
 		_ = l.Close()
 	}

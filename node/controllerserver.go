@@ -29,14 +29,11 @@ type controllerServer struct {
 	wg       sync.WaitGroup
 	ctx      context.Context //nolint:containedctx // the server's life
 	cancel   context.CancelFunc
-
-	mu sync.Mutex
-	// conns are open; nil once the server is closed.
-	conns map[net.Conn]bool
+	conns    connSet
 }
 
 func serveController(l net.Listener, calls func(context.Context, []byte) []byte) *controllerServer {
-	s := &controllerServer{listener: l, calls: calls, conns: map[net.Conn]bool{}}
+	s := &controllerServer{listener: l, calls: calls}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.wg.Go(func() {
 		for {
@@ -44,8 +41,7 @@ func serveController(l net.Listener, calls func(context.Context, []byte) []byte)
 			if err != nil {
 				return // closed
 			}
-			if !s.track(c) {
-				_ = c.Close()
+			if !s.conns.add(c) {
 				return
 			}
 			s.wg.Go(func() { s.serve(c) })
@@ -54,34 +50,17 @@ func serveController(l net.Listener, calls func(context.Context, []byte) []byte)
 	return s
 }
 
-func (s *controllerServer) track(c net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conns == nil {
-		return false
-	}
-	s.conns[c] = true
-	return true
-}
-
 func (s *controllerServer) close() {
 	_ = s.listener.Close()
 	s.cancel()
-	s.mu.Lock()
-	for c := range s.conns {
-		_ = c.Close()
-	}
-	s.conns = nil
-	s.mu.Unlock()
+	s.conns.close()
 	s.wg.Wait()
 }
 
 func (s *controllerServer) serve(c net.Conn) {
 	defer func() {
 		_ = c.Close()
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
+		s.conns.drop(c)
 	}()
 	r := bufio.NewReader(c)
 	for {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gregor-broker/gregor/metadata/etcdstore"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
@@ -145,21 +146,10 @@ func prepare(ctx context.Context, o *Options) error {
 	return nil
 }
 
-// join makes a server a member of a cluster, once that is sound: its members
-// must have been connected for some seconds, or it takes no other one.
+// join makes a server a member of a cluster, once that is sound.
 func join(ctx context.Context, o *Options, members []remoteMember, self string) error {
-	for {
-		err := addLearner(ctx, members, self)
-		if !errors.Is(err, rpctypes.ErrUnhealthy) {
-			return err
-		}
-		o.Log.Info().Err(err).Msg("the controllers take no other one yet")
-		select {
-		case <-time.After(probeTimeout):
-		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
-		}
-	}
+	refused := func(err error) { o.Log.Info().Err(err).Msg("the controllers take no other one yet") }
+	return etcdstore.OnceSound(ctx, probeTimeout, refused, func() error { return addLearner(ctx, members, self) })
 }
 
 // listedPause is the time between two questions whether a member is known.

@@ -18,8 +18,8 @@ const statusTimeout = time.Second
 // removeTimeout bounds the removal of a server, which a majority must agree on.
 const removeTimeout = 10 * time.Second
 
-// removePause is the time between two attempts to remove a server.
-const removePause = 200 * time.Millisecond
+// soundPause is the time between two attempts to remove a server.
+const soundPause = 200 * time.Millisecond
 
 // Member is one server of the quorum.
 type Member struct {
@@ -98,17 +98,31 @@ func (s *Store) RemoveMember(ctx context.Context, name string) error {
 	return ErrNoMember
 }
 
-// removeMember waits until the quorum is sound enough to lose a member: etcd
-// wants those that stay to have been connected for some seconds.
+// removeMember waits until the quorum is sound enough to lose a member.
 func (s *Store) removeMember(ctx context.Context, id uint64) error {
-	for {
+	return OnceSound(ctx, soundPause, nil, func() error {
 		_, err := s.client.MemberRemove(ctx, id)
+		return err
+	})
+}
+
+// OnceSound changes the members of a quorum once it is sound enough: etcd wants
+// those that stay to have been connected for some seconds. refused, where not
+// nil, is told why there will be another attempt after a pause.
+func OnceSound(ctx context.Context, pause time.Duration, refused func(error), change func() error) error {
+	for {
+		err := change()
 		if !errors.Is(rpctypes.Error(err), rpctypes.ErrUnhealthy) {
 			return err
 		}
+		if refused != nil {
+			refused(err)
+		}
+		again := time.NewTimer(pause)
 		select {
-		case <-time.After(removePause):
+		case <-again.C:
 		case <-ctx.Done():
+			again.Stop()
 			return errors.Join(err, ctx.Err())
 		}
 	}

@@ -9,7 +9,7 @@ import (
 
 // TestIsolatedLeader (rule 11): a leader that may have been replaced without
 // knowing takes only what its followers confirm, and does not say where the log
-// ends.
+// ends: neither if asked nor by refusing a position beyond it.
 func TestIsolatedLeader(t *testing.T) {
 	p := ledBy1(t, 1)
 	isolated := false
@@ -18,8 +18,15 @@ func TestIsolatedLeader(t *testing.T) {
 	latest := ListOptions{CurrentLeaderEpoch: -1, ReplicaID: -1}
 	for _, isolated = range []bool{true, false} {
 		var wantAppend, wantList error
+		wantBeyond := kerr.OffsetOutOfRange
 		if isolated {
-			wantAppend, wantList = kerr.NotLeaderForPartition, kerr.OffsetNotAvailable
+			wantAppend, wantList, wantBeyond = kerr.NotLeaderForPartition, kerr.OffsetNotAvailable, kerr.NotLeaderForPartition
+		}
+		if _, err := p.Read(from(100)); !errors.Is(err, wantBeyond) {
+			t.Errorf("isolated %v, read beyond the end: %v", isolated, err)
+		}
+		if _, err := p.Read(from(-1)); !errors.Is(err, kerr.OffsetOutOfRange) {
+			t.Errorf("isolated %v, read below the start: %v", isolated, err)
 		}
 		for _, acks := range []int16{0, 1} {
 			if _, err := p.Append(batchOf(1, "v"), AppendOptions{Acks: acks, Version: 13}); !errors.Is(err, wantAppend) {

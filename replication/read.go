@@ -78,6 +78,12 @@ func (p *Partition) Read(o ReadOptions) (ReadResult, error) {
 	}
 	upTo := res.end(BoundOf(o.ReplicaID, o.Isolation))
 	if res.Slice, err = log.Read(o.Offset, o.MaxBytes, upTo, o.MinOneBatch); err != nil {
+		if o.ReplicaID < 0 && o.Offset > res.LogEndOffset && p.isLeader() && p.isIsolated() {
+			// A new leader may have what this one lacks. A consumer that is told
+			// that its position does not exist would start over, one that is
+			// sent away finds the new leader.
+			err = kerr.NotLeaderForPartition
+		}
 		return res, err
 	}
 	if o.ReplicaID >= 0 {

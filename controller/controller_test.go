@@ -307,3 +307,41 @@ func TestCloseFailsWaitingRequests(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// TestDeletionMeetsChangeOfPartition: a topic is deleted while a change of one of
+// its partitions waits too. A transaction does not take both, so they must not
+// be decided on together, or no request is answered until one of them gives up.
+func TestDeletionMeetsChangeOfPartition(t *testing.T) {
+	store := memstore.New()
+	a := start(t, Options{Store: store, NodeID: 1})
+	start(t, Options{Store: store, NodeID: 2})
+	create(t, a, "t", 2)
+	img := a.Image()
+	to := []int32{3 - img.Topic("t").Partitions[0].Leader}
+	reassign := func(img *metadata.Image, _ bool) ([]metadata.Plan, bool) {
+		_, plans := metadata.Reassign(img, &a.env, []metadata.Reassignment{{Topic: "t", Partition: 0, Replicas: to}}, true)
+		return plans, true
+	}
+	remove := func(img *metadata.Image, retried bool) ([]metadata.Plan, bool) {
+		d := metadata.DeleteTopics(img, []metadata.TopicRef{{Name: "t"}}, retried)
+		return []metadata.Plan{d[0].Plan}, true
+	}
+	queue := []*request{{decide: reassign}, {decide: remove}}
+	for len(queue) > 0 {
+		round, rest, plans, err := a.decideRound(img, queue)
+		if err != nil || len(round) == 0 {
+			t.Fatalf("a round of %d: %v", len(round), err)
+		}
+		var changes []metadata.Change
+		for _, p := range plans {
+			if p.Empty() {
+				t.Fatal("nothing to do")
+			}
+			changes = append(append(changes, p.Stage...), p.Commit...)
+		}
+		if err := metadata.CheckTxn(txnOf(nil, changes), store.Limits()); err != nil {
+			t.Error(err)
+		}
+		queue = rest
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -320,14 +321,14 @@ func (c *Controller) serveQueue(img *metadata.Image) error {
 // decideRound decides on as many requests as do not touch the same keys, each
 // on an image that has the effects of those before it.
 func (c *Controller) decideRound(img *metadata.Image, queue []*request) (round, rest []*request, plans []metadata.Plan, err error) {
-	touched := map[string]bool{}
+	touched := newTouched()
 	var before []metadata.Change // of the request before, not yet in img
 	for i, r := range queue {
 		if img, err = img.With(before); err != nil {
 			return round, nil, nil, err
 		}
 		made, _ := r.decide(img, r.retried)
-		if touches(touched, made) {
+		if touched.meets(made) {
 			return round, queue[i:], plans, nil
 		}
 		if c.tooLarge(made) {
@@ -340,7 +341,7 @@ func (c *Controller) decideRound(img *metadata.Image, queue []*request) (round, 
 			before = append(append(before, p.Stage...), p.Commit...)
 		}
 		for _, ch := range before {
-			touched[ch.Key] = true
+			touched.add(ch)
 		}
 		plans = append(plans, made...)
 		round = queue[:i+1]
@@ -361,20 +362,76 @@ func (c *Controller) tooLarge(plans []metadata.Plan) bool {
 	return false
 }
 
-func touches(touched map[string]bool, plans []metadata.Plan) bool {
+// touched is what the requests of a round write: keys, and all keys below a
+// prefix where that is deleted. Prefixes end with a slash.
+type touched struct {
+	keys     map[string]bool
+	prefixes map[string]bool
+	above    map[string]bool // every prefix that a key is below
+}
+
+func newTouched() *touched {
+	return &touched{keys: map[string]bool{}, prefixes: map[string]bool{}, above: map[string]bool{}}
+}
+
+func (t *touched) add(ch metadata.Change) {
+	if ch.Kind == metadata.OpDeletePrefix {
+		t.prefixes[ch.Key] = true
+		return
+	}
+	t.keys[ch.Key] = true
+	for p := range prefixesOf(ch.Key) {
+		t.above[p] = true
+	}
+}
+
+// meets says whether plans write or compare what was touched. A transaction
+// takes neither a key twice nor a key beside the deletion of what is above it.
+func (t *touched) meets(plans []metadata.Plan) bool {
 	for _, p := range plans {
+		for _, ch := range p.Stage {
+			if t.has(ch.Op) {
+				return true
+			}
+		}
 		for _, ch := range p.Commit {
-			if touched[ch.Key] {
+			if t.has(ch.Op) {
 				return true
 			}
 		}
 		for _, g := range p.Guard {
-			if touched[g.Key] {
+			if t.has(metadata.Op{Key: g.Key}) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+func (t *touched) has(op metadata.Op) bool {
+	if op.Kind == metadata.OpDeletePrefix {
+		return t.prefixes[op.Key] || t.above[op.Key]
+	}
+	if t.keys[op.Key] {
+		return true
+	}
+	for p := range prefixesOf(op.Key) {
+		if t.prefixes[p] {
+			return true
+		}
+	}
+	return false
+}
+
+// prefixesOf are the prefixes of a key that end with a slash.
+func prefixesOf(key string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range len(key) {
+			if key[i] == '/' && !yield(key[:i+1]) {
+				return
+			}
+		}
+	}
 }
 
 // carryOut commits plans and waits until the subscribers have applied them.

@@ -32,13 +32,18 @@ func program(t *testing.T, cmd *exec.Cmd, stdin string) string {
 	return out
 }
 
+// toolTimeout ends a tool that hangs. A JVM that starts and asks one thing takes
+// a second or two, and more than a minute on a machine with fifty times more to
+// do than it can.
+const toolTimeout = 4 * time.Minute
+
 func tryProgram(cmd *exec.Cmd, stdin string) (out, errOut string, err error) {
 	var o, e strings.Builder
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &o, &e
 	if err := cmd.Start(); err != nil {
 		return "", "", err
 	}
-	watchdog := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	watchdog := time.AfterFunc(toolTimeout, func() { _ = cmd.Process.Kill() })
 	defer watchdog.Stop()
 	err = cmd.Wait()
 	return o.String(), e.String(), err

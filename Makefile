@@ -50,11 +50,14 @@ bench:
 	@test -d bench || { echo "bench/ does not exist in this tree"; exit 1; }
 	$(MAKE) -C bench bench
 
+# Each part runs whatever became of the one before.
 ## compat: real clients against gregor and against Apache Kafka, and the clients' own tests against gregor
 compat: build
-	cd compat-tests && GREGOR_BIN=$(CURDIR)/bin/gregor $(GO) test -count=1 -timeout 90m -parallel 12 -broker both -clients all $(COMPATFLAGS)
-	cd compat-tests && GREGOR_BIN=$(CURDIR)/bin/gregor $(GO) test -count=1 -timeout 90m -broker both -clients all ./cluster
-	cd compat-tests && GREGOR_BIN=$(CURDIR)/bin/gregor $(GO) run ./suites
+	@cd compat-tests && GREGOR_BIN=$(CURDIR)/bin/gregor && export GREGOR_BIN && failed=0 && set -x; \
+	$(GO) test -count=1 -timeout 90m -parallel 12 -broker both -clients all $(COMPATFLAGS) || failed=1; \
+	$(GO) test -count=1 -timeout 90m -broker both -clients all ./cluster || failed=1; \
+	$(GO) run ./suites || failed=1; \
+	exit $$failed
 
 ## chaos: clients under faults for CHAOSTIME, what they saw judged; CHAOSFLAGS='-seed N' for the same again
 chaos: build

@@ -40,6 +40,8 @@ type rules struct {
 	minISR int
 	// unclean permits a leader that may lack committed records.
 	unclean bool
+	// ends is what is known of the logs of the partition's replicas.
+	ends map[int32]LogEnd
 }
 
 // reassess returns the state that a partition should have, given which brokers
@@ -48,8 +50,8 @@ type rules struct {
 // does not move, so that those who leave it stay complete: they are kept as
 // eligible leaders (KIP-966) unless they are lossy. The leader is the first of
 // the ISR, else of the eligible, in order of preference; else the last known
-// leader, if nobody else can have more; else, where that is permitted, anyone;
-// else there is none.
+// leader, if nobody else can have more; else, where that is permitted, who has the
+// most complete log; else there is none.
 func (p *Partition) reassess(r rules) *Partition {
 	next := *p
 	next.ISR = keep(p.ISR, r.active)
@@ -124,7 +126,7 @@ func (next *Partition) elect(old *Partition, r rules) {
 		next.Leader = first(next.LastKnownELR)
 	}
 	if next.Leader == NoLeader && r.unclean {
-		next.Leader = first(next.Replicas)
+		next.Leader = next.mostComplete(r)
 	}
 	if next.Leader != NoLeader {
 		next.ISR, next.ELR, next.LastKnownELR = []int32{next.Leader}, nil, nil
@@ -202,6 +204,7 @@ func Sweep(img *Image, env *Env) []Change {
 	for _, t := range img.topics.all() {
 		r := img.rulesFor(env, t)
 		for n, p := range t.Partitions {
+			r.ends = env.LogEnds[PartitionID{t.ID, int32(n)}]
 			if next := p.reassess(r); next != p {
 				changes = append(changes, putPart(t.ID, int32(n), next, p.Revision))
 			}

@@ -106,11 +106,12 @@ type Rules struct {
 	Active, Lossy func(int32) bool
 	MinISR        int
 	Unclean       bool
+	Ends          map[int32]LogEnd
 }
 
 // Reassess is what Sweep does to each partition.
 func Reassess(p *Partition, r Rules) *Partition {
-	return p.reassess(rules{active: r.Active, lossy: r.Lossy, minISR: r.MinISR, unclean: r.Unclean})
+	return p.reassess(rules{active: r.Active, lossy: r.Lossy, minISR: r.MinISR, unclean: r.Unclean, ends: r.Ends})
 }
 
 // IncarnationOf returns the incarnation that registered last, zero if none.

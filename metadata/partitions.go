@@ -131,7 +131,7 @@ func (e *partitionEdits) elect(env *Env, kind ElectionType, topic string, n int3
 		e.set(t, n, next)
 	default:
 		rules := e.img.rulesFor(env, t)
-		rules.unclean = true
+		rules.unclean, rules.ends = true, env.LogEnds[PartitionID{t.ID, n}]
 		next := p.reassess(rules)
 		if next.Leader == NoLeader {
 			r.fail(kerr.EligibleLeadersNotAvailable, "Eligible topic partition leaders are not available.")

@@ -86,8 +86,10 @@ type Env struct {
 	// topic configs of that name.
 	MinInsyncReplicas     int
 	UncleanLeaderElection bool
-	Rules                 ConfigRules
-	Rand                  Rand
+	// LogEnds is what brokers said about the partitions of UncleanElections.
+	LogEnds LogEnds
+	Rules   ConfigRules
+	Rand    Rand
 }
 
 // TopicDecision is the answer to one topic of a request with the plan that

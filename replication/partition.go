@@ -500,6 +500,18 @@ func (p *Partition) Snapshot() Snapshot {
 	return snap
 }
 
+// LogEnd is how far the replica's log goes, whoever leads: the leader epoch of its
+// last batch and the offset after it.
+func (p *Partition) LogEnd() (epoch int32, offset int64, err error) {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	log, err := p.usable()
+	if err != nil {
+		return 0, 0, err
+	}
+	return log.LatestEpoch(), log.LogEndOffset(), nil
+}
+
 func (p *Partition) highWatermark() int64 { return p.watermark.Load() }
 
 // LeaderEpoch is the epoch of the leader in the metadata applied last.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -150,6 +151,60 @@ func TestOldControllerWritesNothing(t *testing.T) {
 		if c.Image().Topic("late") != nil {
 			t.Error("the write of the old controller was taken")
 		}
+	}
+}
+
+// TestLateWriteOfAnOldController: a write whose outcome nobody learnt, since the
+// answer took too long, arrives after its controller was replaced and the request
+// was carried out by the successor. It changes nothing: the topic is there once,
+// and its state is the successor's.
+func TestLateWriteOfAnOldController(t *testing.T) {
+	store := memstore.New()
+	l := &link{Store: store}
+	a := start(t, Options{Store: l, NodeID: 1})
+	ways := map[int32]*Controller{1: a}
+	b := start(t, Options{Store: store, NodeID: 2})
+	ways[2] = b
+	late := make(chan metadata.Txn, 1)
+	lost := errors.New("no answer")
+	l.set(func(txn metadata.Txn) error {
+		for _, op := range txn.Then {
+			if op.Key == "topics/late" {
+				select {
+				case late <- txn:
+				default:
+				}
+				return lost // and nothing more of it arrives for now
+			}
+		}
+		return nil
+	}, nil)
+	c := start(t, Options{Store: store, NodeID: 3, BrokerOnly: true, Call: func(ctx context.Context, id int32, message []byte) ([]byte, error) {
+		answer := ways[id].Answer(ctx, message)
+		return answer, ctx.Err()
+	}})
+	answered := make(chan []metadata.TopicResult, 1)
+	go func() {
+		answered <- c.CreateTopics(testContext(t), []metadata.NewTopic{{Name: "late", Partitions: 1, ReplicationFactor: 1}}, false)
+	}()
+	txn := <-late
+	store.ExpireLease(mustGet(t, store, "brokers/live/1")[0].Lease)
+	if r := <-answered; r[0].Err != nil {
+		t.Fatalf("%+v", r)
+	}
+	before := mustGet(t, store, "topics/late")
+	if result, err := store.Txn(t.Context(), txn); err != nil || result.Succeeded {
+		t.Errorf("the write of the old controller was taken: %+v, %v", result, err)
+	}
+	after := mustGet(t, store, "topics/late")
+	if len(before) != 1 || len(after) != 1 || before[0].ModRevision != after[0].ModRevision {
+		t.Errorf("the topic was written again: %+v, was %+v", after, before)
+	}
+	fenced := slices.ContainsFunc(txn.If, func(c metadata.Compare) bool {
+		return c.Key == "controller" && c.Target == metadata.CreateRevision && c.Revision != 0
+	})
+	if !fenced {
+		t.Errorf("the write compares no election: %+v", txn.If)
 	}
 }
 

@@ -57,8 +57,11 @@ type Options struct {
 	// defaults of the topic configs of that name (default 1, false).
 	MinInsyncReplicas     int
 	UncleanLeaderElection bool
-	// Call reaches the node that is controller; nil where there is no way.
+	// Call reaches the other nodes; nil where there is no way.
 	Call Call
+	// LogEnds says how far this broker's logs go, for each partition asked
+	// for; nil where there are none. It must not wait for the controller.
+	LogEnds func([]metadata.PartitionID) []ReplicaEnd
 	// RebalanceInterval is how often the controller gives partitions back to
 	// their preferred leaders (auto.leader.rebalance.enable); 0 is never.
 	RebalanceInterval time.Duration
@@ -298,7 +301,9 @@ func (c *Controller) form(ctx context.Context) (*metadata.Image, error) {
 
 // ControlledShutdown hands over the leadership of this broker's partitions, to
 // the extent that there is someone to take it, and returns when the metadata
-// says so. The broker's clean shutdown marker may then carry BrokerEpoch.
+// says so and every other broker that is up has applied it (rule 19): who does not
+// know of the new leaders would send clients here, where nobody serves them any
+// more. The broker's clean shutdown marker may then carry BrokerEpoch.
 func (c *Controller) ControlledShutdown(ctx context.Context) error {
 	if c.opts.ControllerOnly {
 		return nil
@@ -308,12 +313,15 @@ func (c *Controller) ControlledShutdown(ctx context.Context) error {
 	c.mu.Unlock()
 	c.signal()
 	id := c.opts.NodeID
-	return c.await(ctx, func(img *metadata.Image) bool {
-		if img.Standing(id, c.opts.Incarnation) == metadata.Serving {
-			return false
-		}
-		return !leadsAny(img, id)
+	var handedOver int64
+	err := c.await(ctx, func(img *metadata.Image) bool {
+		handedOver = img.Revision
+		return img.Standing(id, c.opts.Incarnation) != metadata.Serving && !leadsAny(img, id)
 	})
+	if err != nil {
+		return err
+	}
+	return c.awaitApplied(ctx, handedOver)
 }
 
 func leadsAny(img *metadata.Image, id int32) bool {

@@ -227,6 +227,7 @@ func (c *Controller) tendBrokers(img *metadata.Image) (*metadata.Image, error) {
 	for {
 		if !c.isSwept(img) {
 			swept := img
+			c.askLogEnds(img, false)
 			changes := metadata.Sweep(img, &c.env)
 			next, err := c.commitAll(img, changes)
 			if err != nil {

@@ -15,6 +15,10 @@
 // one that is (Options.Call, Answer) and tries again until it has an answer; an
 // attempt whose outcome is unknown is told to the next.
 //
+// Nodes are also asked, whether they are controller or not, which metadata they
+// have applied, before a broker that stops may go, and how far their logs go,
+// before an unclean election (Options.Call).
+//
 // A change is acknowledged when this node's subscribers have applied it: what
 // CreateTopics answered is usable at once.
 package controller

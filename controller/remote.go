@@ -11,8 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// Call asks a node that says it is controller, at the address that the metadata
-// has for it, and returns its answer. What is said is this package's own form,
+// Call asks a node, at the address that the metadata has for it as controller or
+// as broker, and returns its answer. What is said is this package's own form,
 // JSON of which readers ignore what they do not know.
 type Call func(ctx context.Context, node int32, message []byte) ([]byte, error)
 
@@ -35,6 +35,8 @@ type callMessage struct {
 	Name    string          `json:"name"`
 	Args    json.RawMessage `json:"args"`
 	Retried bool            `json:"retried,omitempty"`
+	// TimeoutMs is how long the caller waits; 0 says nothing about it.
+	TimeoutMs int64 `json:"timeoutMs,omitempty"`
 }
 
 type callAnswer struct {
@@ -129,24 +131,13 @@ func (c *Controller) callWhile(ctx context.Context, img *metadata.Image, message
 
 // ask sends an operation to the controller of img.
 func ask[R any](ctx context.Context, c *Controller, op operation[R], img *metadata.Image, retried bool) ([]R, int64, error) {
-	args, err := json.Marshal(op.args)
+	message, err := encodeCall(ctx, op.name, op.args, retried)
 	if err != nil {
-		return nil, 0, fmt.Errorf("controller: encode %s: %w", op.name, err)
+		return nil, 0, err
 	}
-	message, err := json.Marshal(callMessage{Name: op.name, Args: args, Retried: retried})
+	answer, err := decodeAnswer(c.callWhile(ctx, img, message))
 	if err != nil {
-		return nil, 0, fmt.Errorf("controller: encode %s: %w", op.name, err)
-	}
-	reply, err := c.callWhile(ctx, img, message)
-	if err != nil {
-		return nil, 0, fmt.Errorf("%w: %w", errUnanswered, err)
-	}
-	var answer callAnswer
-	if err := json.Unmarshal(reply, &answer); err != nil {
-		return nil, 0, fmt.Errorf("%w: %w", errUnanswered, err)
-	}
-	if answer.Code != 0 {
-		return nil, 0, kerr.ErrorForCode(answer.Code)
+		return nil, 0, err
 	}
 	var coded []callResult[R]
 	if err := json.Unmarshal(answer.Results, &coded); err != nil {
@@ -162,6 +153,37 @@ func ask[R any](ctx context.Context, c *Controller, op operation[R], img *metada
 	return results, answer.Revision, nil
 }
 
+func encodeCall(ctx context.Context, name string, args any, retried bool) ([]byte, error) {
+	encoded, err := json.Marshal(args)
+	if err != nil {
+		return nil, fmt.Errorf("controller: encode %s: %w", name, err)
+	}
+	m := callMessage{Name: name, Args: encoded, Retried: retried}
+	if deadline, ok := ctx.Deadline(); ok {
+		m.TimeoutMs = max(1, time.Until(deadline).Milliseconds())
+	}
+	message, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("controller: encode %s: %w", name, err)
+	}
+	return message, nil
+}
+
+// decodeAnswer takes what a Call returned.
+func decodeAnswer(reply []byte, err error) (callAnswer, error) {
+	if err != nil {
+		return callAnswer{}, fmt.Errorf("%w: %w", errUnanswered, err)
+	}
+	var answer callAnswer
+	if err := json.Unmarshal(reply, &answer); err != nil {
+		return callAnswer{}, fmt.Errorf("%w: %w", errUnanswered, err)
+	}
+	if answer.Code != 0 {
+		return callAnswer{}, kerr.ErrorForCode(answer.Code)
+	}
+	return answer, nil
+}
+
 func remoteError(code int16, text string) error {
 	err := kerr.ErrorForCode(code)
 	if err == nil || text == "" || text == err.Error() {
@@ -170,14 +192,24 @@ func remoteError(code int16, text string) error {
 	return fmt.Errorf("%w: %s", err, text)
 }
 
+// maxAnswerTime bounds the work on an answer, for callers who do not say how long
+// they wait: longer than any of them does.
+const maxAnswerTime = time.Minute
+
 // Answer decides on what another node asked for through its Call. The caller
 // has made sure that it is a node of this cluster. An answer is given in any
-// case; it says what went wrong.
+// case, no later than the other node waits for it; it says what went wrong.
 func (c *Controller) Answer(ctx context.Context, message []byte) []byte {
 	var m callMessage
 	answer := callAnswer{Code: kerr.InvalidRequest.Code}
 	if err := json.Unmarshal(message, &m); err == nil {
-		answer = c.answer(ctx, m)
+		wait := maxAnswerTime
+		if m.TimeoutMs > 0 && m.TimeoutMs < wait.Milliseconds() {
+			wait = time.Duration(m.TimeoutMs) * time.Millisecond
+		}
+		bounded, cancel := context.WithTimeout(ctx, wait)
+		answer = c.answer(bounded, m)
+		cancel()
 	}
 	b, err := json.Marshal(answer)
 	if err != nil {
@@ -208,6 +240,10 @@ func (c *Controller) answer(ctx context.Context, m callMessage) callAnswer {
 		return answerOp(ctx, c, m, c.alterScram)
 	case opAlterPartition:
 		return answerOp(ctx, c, m, c.alterPartition)
+	case callApplied:
+		return answerCall(ctx, m, c.answerApplied)
+	case callLogEnds:
+		return answerCall(ctx, m, c.answerLogEnds)
 	}
 	return callAnswer{Code: kerr.UnsupportedVersion.Code}
 }

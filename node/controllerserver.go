@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -20,9 +21,14 @@ import (
 // the metadata takes, many times over.
 const maxControllerRequest = 16 << 20
 
+// answerTimeout is what the other node gets to take an answer.
+const answerTimeout = 10 * time.Second
+
 // controllerServer speaks Kafka's protocol at a controller's port: ApiVersions,
 // and what other nodes ask of the one that is controller. One goroutine accepts,
-// and each connection has one, which answers in order.
+// and each connection has one, which answers in order. An answer is given within
+// the time that its request names (controller.Answer bounds it), and a connection
+// that does not take it ends.
 type controllerServer struct {
 	listener net.Listener
 	calls    func(ctx context.Context, message []byte) []byte
@@ -71,6 +77,9 @@ func (s *controllerServer) serve(c net.Conn) {
 		answer, err := s.answer(frame)
 		if err != nil {
 			return // what cannot be understood cannot be answered
+		}
+		if err := c.SetWriteDeadline(time.Now().Add(answerTimeout)); err != nil {
+			return
 		}
 		if _, err := c.Write(answer); err != nil {
 			return

@@ -68,8 +68,8 @@ type Node struct {
 	// there is none.
 	port  *controllerPort
 	asked *controllerServer
-	// toController reaches the node that is controller.
-	toController *peer.Peers
+	// nodes reaches the others as parts of the cluster.
+	nodes *peer.Peers
 
 	// What is open, each nil until it was opened; closeParts goes through
 	// them in the reverse order of opening.
@@ -309,7 +309,7 @@ func (n *Node) succeed(files vfs.FS, dirs []string) error {
 // join registers the broker in the cluster and lets the metadata of the
 // cluster take its partitions into service.
 func (n *Node) join(ctx context.Context, o Options) error {
-	n.toController = newControllerPeer(o.Config, n.id, func() *metadata.Image { return n.controller.Image() })
+	n.nodes = newNodes(o.Config, n.id, func() *metadata.Image { return n.controller.Image() })
 	if !n.quorum.broker {
 		return n.joinController(ctx, o)
 	}
@@ -583,8 +583,8 @@ func (n *Node) closeParts(ctx context.Context) error {
 	if n.peers != nil {
 		n.peers.Close()
 	}
-	if n.toController != nil {
-		n.toController.Close()
+	if n.nodes != nil {
+		n.nodes.Close()
 	}
 	if n.logs != nil {
 		note("logs", n.logs.Close(ctx))

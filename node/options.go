@@ -170,8 +170,13 @@ func controllerOptions(o Options, n *Node, endpoints []metadata.Endpoint) contro
 	if v.Bool("auto.leader.rebalance.enable") {
 		rebalance = time.Duration(v.Int64("leader.imbalance.check.interval.seconds")) * time.Second
 	}
+	var logEnds func([]metadata.PartitionID) []controller.ReplicaEnd
+	if n.partitions != nil {
+		logEnds = n.logEnds
+	}
 	return controller.Options{
 		RebalanceInterval: rebalance,
+		LogEnds:           logEnds,
 		Store:             n.store, NodeID: n.id, Rack: v.String("broker.rack"), Endpoints: endpoints,
 		BrokerOnly: !n.quorum.controller, ControllerOnly: !n.quorum.broker,
 		ClusterID: n.clusterID, PreviousBrokerEpoch: previous,

@@ -13,13 +13,21 @@ import (
 	"github.com/gregor-broker/gregor/peer"
 )
 
-// newControllerPeer makes the way to the node that is controller.
-func newControllerPeer(v *config.Values, id int32, image func() *metadata.Image) *peer.Peers {
+// newNodes makes the way to the other nodes as parts of the cluster: to the
+// controller, and to brokers where they listen for brokers.
+func newNodes(v *config.Values, id int32, image func() *metadata.Image) *peer.Peers {
 	listener := v.InterBrokerListener()
 	return peer.New(peer.Options{
 		ClientID: fmt.Sprintf("node-%d", id),
-		Address:  func(id int32) (string, bool) { return controllerAddress(image(), id, listener) },
+		Address:  func(id int32) (string, bool) { return nodeAddress(image(), id, listener) },
 	})
+}
+
+func nodeAddress(img *metadata.Image, id int32, listener string) (string, bool) {
+	if address, ok := controllerAddress(img, id, listener); ok {
+		return address, true
+	}
+	return brokerAddress(img, id, listener)
 }
 
 // controllerAddress is where the node that is controller is asked.
@@ -33,12 +41,12 @@ func controllerAddress(img *metadata.Image, id int32, listener string) (string, 
 	return brokerAddress(img, id, listener)
 }
 
-// call asks the node that is controller; see controller.Call.
+// call asks another node; see controller.Call.
 func (n *Node) call(ctx context.Context, id int32, message []byte) ([]byte, error) {
 	req := kmsg.NewPtrEnvelopeRequest()
 	req.RequestData = message
 	req.ClientHostAddress = []byte{}
-	resp, err := n.toController.Request(ctx, id, req)
+	resp, err := n.nodes.Request(ctx, id, req)
 	if err != nil {
 		return nil, err
 	}

@@ -8,9 +8,11 @@ import (
 	"strings"
 
 	"github.com/gregor-broker/gregor/config"
+	"github.com/gregor-broker/gregor/controller"
 	"github.com/gregor-broker/gregor/metadata"
 	"github.com/gregor-broker/gregor/peer"
 	"github.com/gregor-broker/gregor/replication"
+	"github.com/gregor-broker/gregor/storage"
 )
 
 // newPeers makes the way to the other brokers' inter-broker listeners.
@@ -53,4 +55,19 @@ func (n *Node) replicationOptions(o Options) replication.Options {
 			return n.controller.AlterPartition(ctx, changes)
 		},
 	}
+}
+
+// logEnds says how far this broker's logs go; see controller.Options.
+func (n *Node) logEnds(ids []metadata.PartitionID) []controller.ReplicaEnd {
+	ends := make([]controller.ReplicaEnd, len(ids))
+	for i, id := range ids {
+		p, err := n.partitions.PartitionByID(storage.TopicID(id.Topic), id.Partition)
+		if err != nil {
+			continue
+		}
+		if epoch, end, err := p.LogEnd(); err == nil {
+			ends[i] = controller.ReplicaEnd{LogEnd: metadata.LogEnd{Epoch: epoch, Offset: end}, Known: true}
+		}
+	}
+	return ends
 }

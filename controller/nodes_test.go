@@ -1,0 +1,209 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/metadata/memstore"
+)
+
+// way connects controllers of one process with each other.
+type way struct {
+	mu    sync.Mutex
+	nodes map[int32]*Controller
+	// hung nodes answer nobody.
+	hung map[int32]bool
+}
+
+func (w *way) call(ctx context.Context, node int32, message []byte) ([]byte, error) {
+	w.mu.Lock()
+	c, hung := w.nodes[node], w.hung[node]
+	w.mu.Unlock()
+	if c == nil || hung {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	answer := c.Answer(ctx, message)
+	return answer, ctx.Err()
+}
+
+// threeBrokers are brokers 1 to 3, of which 1 is the controller, with a topic
+// "t" of one partition on all of them; more changes their options.
+func threeBrokers(t *testing.T, subscribe map[int32]Subscriber, more func(*Options)) (*way, *memstore.Store) {
+	t.Helper()
+	store := memstore.New()
+	w := &way{nodes: map[int32]*Controller{}, hung: map[int32]bool{}}
+	for id := int32(1); id <= 3; id++ {
+		o := Options{Store: store, NodeID: id, Call: w.call}
+		if more != nil {
+			more(&o)
+		}
+		c, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := subscribe[id]; s != nil {
+			c.Subscribe(s)
+		}
+		w.mu.Lock()
+		w.nodes[id] = c
+		w.mu.Unlock()
+		if err := c.Start(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return w, store
+}
+
+func replicated(t *testing.T, c *Controller, replicas ...int32) {
+	t.Helper()
+	r := c.CreateTopics(testContext(t), []metadata.NewTopic{{
+		Name: "t", Partitions: -1, ReplicationFactor: -1, Assignment: []metadata.PartitionAssignment{{Replicas: replicas}},
+	}}, false)
+	if r[0].Err != nil {
+		t.Fatal(r)
+	}
+}
+
+// TestShutdownWaitsForTheOthers: rule 19. A broker that stops goes when all others
+// that are up have applied that it leads nothing any more, and not before.
+func TestShutdownWaitsForTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		slow := func(_ *metadata.Delta, img *metadata.Image) {
+			if topic := img.Topic("t"); topic != nil && topic.Partitions[0].Leader != 2 {
+				<-release
+			}
+		}
+		w, _ := threeBrokers(t, map[int32]Subscriber{3: slow}, nil)
+		replicated(t, w.nodes[1], 2, 1, 3)
+		stopped := make(chan error, 1)
+		go func() { stopped <- w.nodes[2].ControlledShutdown(testContext(t)) }()
+		synctest.Wait()
+		if p := w.nodes[2].Image().Topic("t").Partitions[0]; p.Leader != 1 {
+			t.Fatalf("nothing was handed over: %+v", p)
+		}
+		select {
+		case err := <-stopped:
+			t.Errorf("a broker stopped (%v) before another knew who leads", err)
+			stopped <- nil
+		default:
+		}
+		close(release)
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestShutdownDoesNotWaitForTheDead: who is not up any more holds up nobody's
+// shutdown; before it is found to be, no longer than the caller waits.
+func TestShutdownDoesNotWaitForTheDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := threeBrokers(t, nil, nil)
+		replicated(t, w.nodes[1], 2, 1, 3)
+		w.mu.Lock()
+		w.hung[3] = true
+		w.mu.Unlock()
+		short, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if err := w.nodes[2].ControlledShutdown(short); err == nil {
+			t.Error("stopped without a word of another broker that is up")
+		}
+		stopped := make(chan error, 1)
+		go func() { stopped <- w.nodes[2].ControlledShutdown(testContext(t)) }()
+		synctest.Wait()
+		if err := w.nodes[3].Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestAnswersAreBounded: a controller that cannot decide answers before who asked
+// has gone, or never said how long it waits.
+func TestAnswersAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &link{Store: memstore.New()}
+		c := start(t, Options{Store: l, NodeID: 1})
+		release := make(chan struct{})
+		l.set(func(metadata.Txn) error { <-release; return nil }, nil)
+		const create = `{"name":"CreateTopics","args":{"Topics":[{"Name":"%s","Partitions":1,"ReplicationFactor":1,"ID":[%d,0,0,0,0,0,0,0,0,0,0,0,0,0,0,1]}]}%s}`
+		for i, c2 := range []struct {
+			more string
+			wait time.Duration
+		}{{`,"timeoutMs":1500`, 1500 * time.Millisecond}, {"", maxAnswerTime}, {`,"timeoutMs":9000000000000000000`, maxAnswerTime}} {
+			began := time.Now()
+			got := c.Answer(t.Context(), fmt.Appendf(nil, create, fmt.Sprint("t", i), i+1, c2.more))
+			if string(got) != `{"code":7}` || time.Since(began) != c2.wait {
+				t.Errorf("answered %s after %v", got, time.Since(began))
+			}
+		}
+		close(release)
+	})
+}
+
+// TestUncleanLeaderIsTheLongest: where an unclean election is permitted or asked
+// for, the live replica with the longest log leads, and one that does not answer
+// holds up the others for a moment only.
+func TestUncleanLeaderIsTheLongest(t *testing.T) {
+	for _, forced := range []bool{false, true} {
+		t.Run(fmt.Sprint("forced ", forced), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				more := func(o *Options) {
+					id := o.NodeID
+					o.UncleanLeaderElection = !forced
+					o.LogEnds = func(asked []metadata.PartitionID) []ReplicaEnd {
+						return slices.Repeat([]ReplicaEnd{{LogEnd: metadata.LogEnd{Epoch: 1, Offset: int64(10 * id)}, Known: true}}, len(asked))
+					}
+				}
+				w, store := threeBrokers(t, nil, more)
+				fourth := start(t, Options{Store: store, NodeID: 4, Call: w.call})
+				replicated(t, w.nodes[1], 4, 1, 2, 3)
+				// 4 is alone in sync, and goes.
+				eventually(t, fourth, "the topic", func(img *metadata.Image) bool { return img.Topic("t") != nil })
+				img := fourth.Image()
+				topic := img.Topic("t")
+				p := topic.Partitions[0]
+				r := fourth.AlterPartition(testContext(t), []metadata.ISRChange{{
+					Topic: topic.ID, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
+					NewISR: []metadata.ISRMember{{BrokerID: 4, BrokerEpoch: fourth.BrokerEpoch()}},
+				}})
+				if r[0].Err != nil {
+					t.Fatal(r)
+				}
+				w.mu.Lock()
+				w.hung[2] = true
+				w.mu.Unlock()
+				if err := fourth.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if forced {
+					eventually(t, w.nodes[1], "a partition without leader", func(img *metadata.Image) bool {
+						return img.Topic("t").Partitions[0].Leader == metadata.NoLeader
+					})
+					results, err := w.nodes[1].ElectLeaders(testContext(t), metadata.UncleanElection, []metadata.TopicPartitions{{Topic: "t", Partitions: []int32{0}}})
+					if err != nil || results[0].Err != nil {
+						t.Fatal(results, err)
+					}
+				}
+				eventually(t, w.nodes[1], "the longest log", func(img *metadata.Image) bool {
+					return img.Topic("t").Partitions[0].Leader == 3
+				})
+			})
+		})
+	}
+}

@@ -99,6 +99,9 @@ func (c *cluster) client(opts ...kgo.Opt) *kgo.Client {
 	c.t.Helper()
 	cl, err := kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(c.addrs()...), kgo.MetadataMinAge(50 * time.Millisecond), kgo.UnknownTopicRetries(-1),
+		// A broker that stops may close a connection before its first request; by
+		// itself franz-go takes that for a lack of SASL and gives up.
+		kgo.AlwaysRetryEOF(),
 		// A paused broker answers nothing; nobody waits half a minute for it.
 		kgo.DialTimeout(2 * time.Second), kgo.RequestTimeoutOverhead(3 * time.Second), kgo.ProduceRequestTimeout(3 * time.Second),
 	}, opts...)...)

@@ -360,6 +360,27 @@ func TestTransactionalOffsetsWaitForTheMarker(t *testing.T) {
 	}
 }
 
+// TestLateMarkerDoesNotUndoALaterCommit: a client that was told that its
+// transaction is committed goes on at once, and may commit before the marker is
+// here. What lies later in the log stays, now and at the next leader.
+func TestLateMarkerDoesNotUndoALaterCommit(t *testing.T) {
+	w := newWorld(t)
+	r := kmsg.NewPtrTxnOffsetCommitRequest()
+	r.Version, r.Group, r.ProducerID, r.ProducerEpoch = 3, "g", 9, 2
+	r.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{{Offset: 5, LeaderEpoch: -1}}}}
+	w.apply(w.s.TxnOffsetCommit(w.now, w.ticket(), r))
+	if err := w.commit("", -1, 7); err != nil {
+		t.Fatal(err)
+	}
+	w.apply(w.s.EndTransaction(w.now, w.ticket(), runtime.Marker{Producer: runtime.Producer{ID: 9, Epoch: 2}, Commit: true}))
+	for range 2 {
+		if off, err := w.fetch(true); off != 7 || err != nil {
+			t.Fatalf("after the marker: %d, %v", off, err)
+		}
+		w.load()
+	}
+}
+
 func TestOffsetsExpireWithTheirGroup(t *testing.T) {
 	w, a, b := stable(t)
 	if err := w.commit(a, 1, 42); err != nil {

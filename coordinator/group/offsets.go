@@ -22,7 +22,7 @@ type groupOffsets struct {
 	unstable map[topicPartition]int
 }
 
-func (s *Shard) replayOffset(producer *runtime.Producer, r runtime.Record) error {
+func (s *Shard) replayOffset(at int64, producer *runtime.Producer, r runtime.Record) error {
 	// There may be millions of records to replay. The strings of this key are
 	// the record's bytes: what is kept of them is copied.
 	k := kmsg.NewOffsetCommitKey()
@@ -38,6 +38,7 @@ func (s *Shard) replayOffset(producer *runtime.Producer, r runtime.Record) error
 	if err != nil {
 		return fmt.Errorf("offset of group %q, %s-%d: %w", k.Group, tp.topic, tp.partition, err)
 	}
+	o.at = at
 	if s.classic[k.Group] == nil && s.consumer[k.Group] == nil {
 		// Offsets without a group: who commits them does not use membership.
 		s.groupOr(strings.Clone(k.Group), time.UnixMilli(o.commitTimestamp))
@@ -106,14 +107,14 @@ func (s *Shard) maybeForgetOffsets(group string, g *groupOffsets) {
 }
 
 // ReplayMarker ends a producer's transaction: its offsets become the group's,
-// or never were. A committed offset that is older in the log than one
-// committed without a transaction meanwhile still wins, as in Kafka: the
-// marker is what commits it.
+// or never were. One that is older in the log than what was committed meanwhile
+// does not replace it: the marker may come long after the client was told that
+// its transaction is committed, and went on.
 func (s *Shard) ReplayMarker(_ int64, m runtime.Marker) error {
 	for group, held := range s.open[m.Producer.ID] {
 		g := s.groupOffsets(group)
 		for tp, o := range held {
-			if m.Commit {
+			if now, is := g.byPartition[tp]; m.Commit && (!is || o.at > now.at) {
 				g.byPartition[tp] = o
 			}
 			if g.unstable[tp]--; g.unstable[tp] <= 0 {

@@ -40,6 +40,7 @@ type offset struct {
 	// (OffsetCommit v2 to v4).
 	expireTimestamp int64
 	topicID         [16]byte
+	at              int64 // of its record in the log
 }
 
 func offsetKey(group string, tp topicPartition) []byte {

@@ -102,14 +102,14 @@ func parseTimerKey(key string) (what byte, group, member string, err error) {
 }
 
 // Replay applies a record; see runtime.Shard.
-func (s *Shard) Replay(_ int64, producer *runtime.Producer, r runtime.Record) error {
+func (s *Shard) Replay(at int64, producer *runtime.Producer, r runtime.Record) error {
 	t, err := recordType(r.Key)
 	if err != nil {
 		return err
 	}
 	switch t {
 	case typeOffsetCommitV0, typeOffsetCommit:
-		return s.replayOffset(producer, r)
+		return s.replayOffset(at, producer, r)
 	case typeGroupMetadata:
 		return s.replayClassic(r)
 	case typeConsumerGroup, typeConsumerMember, typeTargetEpoch, typeTargetMember, typeCurrentMember, typeRegex:

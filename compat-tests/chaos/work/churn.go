@@ -307,6 +307,8 @@ func (x *registrar) churnPoll(s seat, at map[history.Key]int64, final bool) erro
 	code := kerr.ErrorForCode(got.ErrorCode)
 	if errors.Is(code, kerr.OffsetOutOfRange) {
 		o.Ended = map[history.Key]int64{s.key: at[s.key] - 1}
+		// Which leader said so tells whether it was one.
+		o.Marks = append(o.Marks, history.Mark{Key: s.key, Broker: s.leader, LeaderEpoch: s.epoch, EpochStart: -1, LogStart: -1, LastStable: -1, High: -1, End: -1})
 	}
 	if code == nil {
 		m := history.Mark{

@@ -59,6 +59,14 @@ func TestStreams(t *testing.T) {
 // form groups, sooner than by default.
 var eosBroker = []string{"group.initial.rebalance.delay.ms=500", "transaction.abort.timed.out.transaction.cleanup.interval.ms=500"}
 
+// instance is an instance of the application; what runs for it is replaced when
+// it dies of what it may die of.
+type instance struct {
+	name string
+	m    *harness.Member
+	over bool // it is not replaced any more
+}
+
 // shop is a run of the application and what its instances said.
 type shop struct {
 	t         *testing.T
@@ -69,15 +77,16 @@ type shop struct {
 	prefix    string // of topics, and the application id
 	dir       string // of the instances' states
 	epochMs   int64  // time of the first order
+	instances map[string]*instance
 
 	mu       sync.Mutex
 	state    map[*harness.Member]string
 	count    map[string]int64 // records restored, loaded into standbys, promotions
 	failures []string
-	zombie   *harness.Member // may fail, see trouble
-	sent     int             // orders acknowledged
-	seen     map[int]bool    // orders seen in the output of the first join
-	moved    map[string]bool // customers seen in their last region
+	fallen   []*harness.Member // to be replaced, see heard
+	sent     int               // orders acknowledged
+	seen     map[int]bool      // orders seen in the output of the first join
+	moved    map[string]bool   // customers seen in their last region
 }
 
 func runShop(t *testing.T, b *harness.Broker, guarantee string) {
@@ -87,8 +96,8 @@ func runShop(t *testing.T, b *harness.Broker, guarantee string) {
 	}
 	s := &shop{
 		t: t, b: b, cl: cl, adm: kadm.NewClient(cl), guarantee: guarantee, prefix: topicName(t), dir: t.TempDir(),
-		epochMs: time.Now().UnixMilli() / shopWindowMs * shopWindowMs,
-		state:   map[*harness.Member]string{}, count: map[string]int64{}, seen: map[int]bool{}, moved: map[string]bool{},
+		epochMs:   time.Now().UnixMilli() / shopWindowMs * shopWindowMs,
+		instances: map[string]*instance{}, state: map[*harness.Member]string{}, count: map[string]int64{}, seen: map[int]bool{}, moved: map[string]bool{},
 	}
 	for _, topic := range []string{"customers", "orders", "each", "totals", "joined", "windows"} {
 		if r, err := s.adm.CreateTopic(t.Context(), shopPartitions, 1, nil, s.prefix+"-"+topic); err != nil || r.Err != nil {
@@ -112,7 +121,7 @@ func runShop(t *testing.T, b *harness.Broker, guarantee string) {
 	s.trouble()
 	stopOrders()
 	writing.Wait()
-	a, c := s.start("a", "a"), s.start("b", "b")
+	a, c := s.start("a"), s.start("b")
 	s.await("all orders are out", s.upToDate(0))
 
 	// A last change of the tables' other side.
@@ -130,9 +139,9 @@ func runShop(t *testing.T, b *harness.Broker, guarantee string) {
 // trouble is what the instances and the broker go through. Orders are written
 // all the while.
 func (s *shop) trouble() {
-	a, b := s.start("a", "a"), s.start("b", "b")
+	a, b := s.start("a"), s.start("b")
 	s.await("both run, with standbys", func() bool {
-		return s.state[a] == "RUNNING" && s.state[b] == "RUNNING" && s.count["standby"] > 0 && len(s.seen) > 500
+		return s.state[a.m] == "RUNNING" && s.state[b.m] == "RUNNING" && s.count["standby"] > 0 && len(s.seen) > 500
 	})
 
 	s.end(a, syscall.SIGKILL)
@@ -143,8 +152,8 @@ func (s *shop) trouble() {
 	if promoted == 0 {
 		s.t.Error("no standby became active")
 	}
-	a = s.start("a", "a")
-	s.await("both run again", func() bool { return s.state[a] == "RUNNING" && s.state[b] == "RUNNING" })
+	a = s.start("a")
+	s.await("both run again", func() bool { return s.state[a.m] == "RUNNING" && s.state[b.m] == "RUNNING" })
 
 	s.restartBroker()
 	s.await("both go on after the broker was killed", s.upToDate(100))
@@ -155,11 +164,11 @@ func (s *shop) trouble() {
 	if err := os.RemoveAll(filepath.Join(s.dir, "b")); err != nil {
 		s.t.Fatal(err)
 	}
-	a, b = s.start("a", "a"), s.start("b", "b")
-	s.await("the instances rebalance", func() bool { return s.state[b] == "REBALANCING" })
+	a, b = s.start("a"), s.start("b")
+	s.await("the instances rebalance", func() bool { return s.state[b.m] == "REBALANCING" })
 	s.restartBroker()
 	s.await("the state is restored", s.upToDate(100))
-	s.await("both run", func() bool { return s.state[a] == "RUNNING" && s.state[b] == "RUNNING" })
+	s.await("both run", func() bool { return s.state[a.m] == "RUNNING" && s.state[b.m] == "RUNNING" })
 
 	s.b.Kill()
 	s.end(b, syscall.SIGKILL)
@@ -167,23 +176,19 @@ func (s *shop) trouble() {
 		s.t.Fatal(err)
 	}
 	s.await("one goes on alone", s.upToDate(100))
-	b = s.start("b", "b")
-	s.await("two run", func() bool { return s.state[a] == "RUNNING" && s.state[b] == "RUNNING" })
+	b = s.start("b")
+	s.await("two run", func() bool { return s.state[a.m] == "RUNNING" && s.state[b.m] == "RUNNING" })
 
 	// A zombie: it sleeps through its session, and wakes in a transaction that
-	// others have ended. It finds back, unless it is just about to commit: then
-	// the coordinator, Kafka's as well as gregor's, tells it that there is nothing
-	// to end, and Kafka Streams takes that for fatal.
-	s.mu.Lock()
-	s.zombie = a
-	s.mu.Unlock()
-	signalTo(s.t, a, syscall.SIGSTOP)
+	// others have ended.
+	s.replace()
+	signalTo(s.t, a.m, syscall.SIGSTOP)
 	s.await("the other one goes on", s.upToDate(100))
-	signalTo(s.t, a, syscall.SIGCONT)
+	signalTo(s.t, a.m, syscall.SIGCONT)
 	s.await("the zombie does no harm", s.upToDate(1000))
 	s.end(a, syscall.SIGKILL)
 	s.end(b, syscall.SIGKILL)
-	a = s.start("a", "a")
+	a = s.start("a")
 	s.await("the last one restores", s.upToDate(100))
 	s.end(a, syscall.SIGTERM)
 	s.mu.Lock()
@@ -202,9 +207,17 @@ func (s *shop) restartBroker() {
 	}
 }
 
-func (s *shop) start(name, state string) *harness.Member {
+// start starts an instance, whose state lies in a directory of its name.
+func (s *shop) start(name string) *instance {
 	s.t.Helper()
-	program, args, err := harness.StreamsApp(s.b.Addr, s.prefix, s.guarantee, filepath.Join(s.dir, state))
+	in := &instance{name: name, m: s.launch(name)}
+	s.instances[name] = in
+	return in
+}
+
+func (s *shop) launch(name string) *harness.Member {
+	s.t.Helper()
+	program, args, err := harness.StreamsApp(s.b.Addr, s.prefix, s.guarantee, filepath.Join(s.dir, name))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -212,9 +225,31 @@ func (s *shop) start(name, state string) *harness.Member {
 }
 
 // end ends an instance, if it runs still, and waits until it is gone.
-func (s *shop) end(m *harness.Member, sig syscall.Signal) {
-	_ = m.Signal(sig)
-	<-m.Done()
+func (s *shop) end(in *instance, sig syscall.Signal) {
+	in.over = true
+	_ = in.m.Signal(sig)
+	<-in.m.Done()
+}
+
+// replace does what a supervisor does for instances that gave up.
+func (s *shop) replace() {
+	s.t.Helper()
+	s.mu.Lock()
+	fallen := s.fallen
+	s.fallen = nil
+	s.mu.Unlock()
+	for _, m := range fallen {
+		in := s.instances[m.Name]
+		if in.m != m || in.over {
+			continue
+		}
+		_ = m.Signal(syscall.SIGKILL)
+		<-m.Done()
+		m := s.launch(in.name)
+		s.mu.Lock()
+		in.m = m
+		s.mu.Unlock()
+	}
 }
 
 func (s *shop) heard(m *harness.Member, e harness.Event) {
@@ -226,8 +261,13 @@ func (s *shop) heard(m *harness.Member, e harness.Event) {
 	case "promoted":
 		s.count[e.Name]++
 	case "failed":
-		if m == s.zombie && s.guarantee == "exactly_once_v2" && strings.Contains(e.State, "InvalidTxnStateException") {
-			s.t.Logf("the zombie died: %s", e.State)
+		// A commit that comes when the coordinator has ended the transaction, because
+		// the instance slept or the broker was away for too long, is answered
+		// INVALID_TXN_STATE, by Apache Kafka as by gregor. Kafka Streams takes that
+		// for fatal.
+		if s.guarantee == "exactly_once_v2" && strings.Contains(e.State, "InvalidTxnStateException") {
+			s.t.Logf("%s gave up: %s", m.Name, e.State)
+			s.fallen = append(s.fallen, m)
 			return
 		}
 		s.failures = append(s.failures, m.Name+": "+e.State)
@@ -253,6 +293,7 @@ func (s *shop) upToDate(more int) func() bool {
 func (s *shop) await(what string, is func() bool) {
 	s.t.Helper()
 	for wait := newPatience(); ; time.Sleep(50 * time.Millisecond) {
+		s.replace()
 		s.mu.Lock()
 		done, failures, seen, sent := is(), s.failures, len(s.seen), s.sent
 		how := fmt.Sprint(seen, s.count, s.state)

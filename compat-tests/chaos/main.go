@@ -125,9 +125,15 @@ func judge(o options, out io.Writer) int {
 // away and no broker is: as long as one operation may take on a busy machine.
 const serveWithin = 10 * time.Second
 
+// faultsInARow is how many times the longest period a coordinator may be kept
+// from ending a transaction that is overdue: a majority, of controllers or of a
+// partition's replicas, may be away for 2.25 of them, and two faults follow each
+// other.
+const faultsInARow = 5
+
 // properties say what a run that came to its end must have kept.
 func (o options) properties(ended bool) check.Options {
-	c := check.Options{Final: ended, StuckAfter: txnTimeout + 30*time.Second + o.period, RecoverWithin: 30 * time.Second, ServeWithin: serveWithin}
+	c := check.Options{Final: ended, StuckAfter: txnTimeout + 30*time.Second + faultsInARow*o.period, RecoverWithin: 30 * time.Second, ServeWithin: serveWithin}
 	if ended {
 		c.Banks = []string{work.BankTopic}
 		for _, p := range work.Pipes() {

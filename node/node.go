@@ -524,6 +524,12 @@ func (n *Node) drain(ctx context.Context) error {
 // handOverTimeout bounds the wait for others to lead what this broker leads.
 const handOverTimeout = 10 * time.Second
 
+// farewell is how long a broker that handed over serves on, to tell its clients
+// who leads now (KIP-951). One that finds the connection closed instead waits for
+// its backoff, then asks for metadata, then backs off longer: with librdkafka and
+// franz-go it takes a second or two.
+const farewell = 200 * time.Millisecond
+
 // handOver gives the leadership of this broker's partitions to others, while it
 // still serves, where there are any. Without them, as with a single broker, its
 // partitions stay its own.
@@ -539,6 +545,13 @@ func (n *Node) handOver(ctx context.Context) {
 	defer cancel()
 	if err := n.controller.ControlledShutdown(ctx); err != nil {
 		n.log.Warn().Err(err).Msg("stopping without having handed over what this broker leads")
+		return
+	}
+	told := time.NewTimer(farewell)
+	defer told.Stop()
+	select {
+	case <-told.C:
+	case <-ctx.Done():
 	}
 }
 

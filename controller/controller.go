@@ -144,6 +144,8 @@ type Controller struct {
 	closed  bool
 	// stopping says that ControlledShutdown was called.
 	stopping bool
+	// offline is what SetOffline was called with.
+	offline metadata.Replicas
 
 	// producerMu lets one caller at a time take a producer id block.
 	producerMu sync.Mutex

@@ -69,7 +69,18 @@ func (c *Controller) liveness(img *metadata.Image) metadata.Liveness {
 	// Ready: the published image shows the granted registration, so that all
 	// subscribers have applied it; the logs were recovered before Start.
 	ready := c.published.Load().Standing(c.opts.NodeID, c.opts.Incarnation) >= metadata.Fenced
-	return metadata.Liveness{Incarnation: c.opts.Incarnation, Ready: ready, Stopping: c.stopping}
+	return metadata.Liveness{Incarnation: c.opts.Incarnation, Ready: ready, Stopping: c.stopping, Offline: c.offline}
+}
+
+// SetOffline tells the cluster which replicas of this broker cannot be served
+// because their log directories failed; it replaces what was told before. Others
+// take over the leadership of these partitions, as if the broker were down for
+// them. It does not block.
+func (c *Controller) SetOffline(replicas metadata.Replicas) {
+	c.mu.Lock()
+	c.offline = replicas
+	c.mu.Unlock()
+	c.signal()
 }
 
 // knownDead says whether a predecessor of this process cannot be running.

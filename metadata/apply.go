@@ -38,6 +38,7 @@ type (
 		live        liveRecord
 		liveRev     int64 // 0 = no sign of life
 		liveLease   LeaseID
+		offline     Replicas // as live says
 	}
 	// stagedTopic holds partitions that no topic names; nil where there is
 	// none of that number.
@@ -175,7 +176,7 @@ func (e *editor) del(key string) error {
 	case strings.HasPrefix(key, prefixTopics):
 		e.delTopic(strings.TrimPrefix(key, prefixTopics))
 	case strings.HasPrefix(key, prefixLive):
-		return e.editBroker(key, prefixLive, func(b *brokerState) { b.live, b.liveRev, b.liveLease = liveRecord{}, 0, 0 })
+		return e.editBroker(key, prefixLive, func(b *brokerState) { b.live, b.liveRev, b.liveLease, b.offline = liveRecord{}, 0, 0, nil })
 	case strings.HasPrefix(key, prefixReg):
 		return e.editBroker(key, prefixReg, func(b *brokerState) { b.reg, b.regRevision = regRecord{}, 0 })
 	case strings.HasPrefix(key, prefixEpoch):
@@ -242,7 +243,7 @@ func (e *editor) putPartition(kv KV) error {
 	}
 	p := r.partition(kv.ModRevision)
 	if t, ok := e.ids.get(id); ok && int(n) < len(t.Partitions) {
-		e.own(t).Partitions[n] = e.marked(p)
+		e.own(t).Partitions[n] = e.marked(id, n, p)
 		return nil
 	}
 	s := e.ownStaged(id)
@@ -339,7 +340,7 @@ func (e *editor) takeStaged(id ID, parts []*Partition, n int) ([]*Partition, err
 		if !ok || i >= len(s.parts) || s.parts[i] == nil {
 			return nil, fmt.Errorf("names partition %d, which is not there", i)
 		}
-		parts = append(parts, e.marked(s.parts[i]))
+		parts = append(parts, e.marked(id, int32(i), s.parts[i]))
 	}
 	s = e.ownStaged(id)
 	clear(s.parts[:n])
@@ -386,7 +387,9 @@ func (e *editor) putLive(kv KV) error {
 	if err != nil {
 		return err
 	}
-	return e.editBroker(kv.Key, prefixLive, func(b *brokerState) { b.live, b.liveRev, b.liveLease = r, kv.ModRevision, kv.Lease })
+	return e.editBroker(kv.Key, prefixLive, func(b *brokerState) {
+		b.live, b.liveRev, b.liveLease, b.offline = r, kv.ModRevision, kv.Lease, r.offline()
+	})
 }
 
 // editBroker changes the state of the broker that key names.
@@ -400,9 +403,10 @@ func (e *editor) editBroker(key, prefix string, change func(*brokerState)) error
 		e.regsCopied = true
 	}
 	n, found := slices.BinarySearchFunc(e.img.regs, id, func(b *brokerState, id int32) int { return int(b.id) - int(id) })
-	next := &brokerState{id: id}
+	was, next := &brokerState{}, &brokerState{id: id}
 	if found {
-		*next = *e.img.regs[n]
+		was = e.img.regs[n]
+		*next = *was
 	}
 	change(next)
 	switch {
@@ -415,7 +419,7 @@ func (e *editor) editBroker(key, prefix string, change func(*brokerState)) error
 	default:
 		e.img.regs = slices.Insert(e.img.regs, n, next)
 	}
-	if prefix != prefixLive {
+	if prefix != prefixLive || !next.offline.Equal(was.offline) {
 		e.brokersChanged = true
 	}
 	return nil
@@ -445,6 +449,9 @@ func (s *brokerState) broker() *Broker {
 		Fenced:       s.reg.Fenced || s.reg.Pending || s.epoch == 0,
 		ShuttingDown: s.reg.ShuttingDown,
 	}
+	if s.live.Incarnation == s.reg.Incarnation {
+		b.Offline = s.offline
+	}
 	for _, ep := range s.reg.Endpoints {
 		b.Endpoints = append(b.Endpoints, Endpoint(ep))
 	}
@@ -453,7 +460,7 @@ func (s *brokerState) broker() *Broker {
 
 func sameBroker(a, b *Broker) bool {
 	return a.ID == b.ID && a.Epoch == b.Epoch && a.Incarnation == b.Incarnation && a.Rack == b.Rack &&
-		a.Fenced == b.Fenced && a.ShuttingDown == b.ShuttingDown && slices.Equal(a.Endpoints, b.Endpoints)
+		a.Fenced == b.Fenced && a.ShuttingDown == b.ShuttingDown && slices.Equal(a.Endpoints, b.Endpoints) && a.Offline.Equal(b.Offline)
 }
 
 // markAllOffline derives OfflineReplicas of every partition anew, after brokers
@@ -461,8 +468,8 @@ func sameBroker(a, b *Broker) bool {
 func (e *editor) markAllOffline() {
 	var changed []*Topic
 	for _, t := range e.topics.all() {
-		for _, p := range t.Partitions {
-			if !slices.Equal(p.OfflineReplicas, e.offline(p)) {
+		for n, p := range t.Partitions {
+			if !slices.Equal(p.OfflineReplicas, e.offline(t.ID, int32(n), p)) {
 				changed = append(changed, t)
 				break
 			}
@@ -471,15 +478,15 @@ func (e *editor) markAllOffline() {
 	for _, t := range changed {
 		t = e.own(t)
 		for n, p := range t.Partitions {
-			t.Partitions[n] = e.marked(unmarked(p))
+			t.Partitions[n] = e.marked(t.ID, int32(n), unmarked(p))
 		}
 	}
 }
 
 // marked returns p with its offline replicas. Staged partitions are not marked,
 // because nobody would keep that up to date.
-func (e *editor) marked(p *Partition) *Partition {
-	offline := e.offline(p)
+func (e *editor) marked(topic ID, n int32, p *Partition) *Partition {
+	offline := e.offline(topic, n, p)
 	if len(offline) == 0 {
 		return p
 	}
@@ -497,10 +504,10 @@ func unmarked(p *Partition) *Partition {
 	return &clone
 }
 
-func (e *editor) offline(p *Partition) []int32 {
+func (e *editor) offline(topic ID, n int32, p *Partition) []int32 {
 	var offline []int32
 	for _, id := range p.Replicas {
-		if b := e.img.Broker(id); b == nil || b.Fenced {
+		if b := e.img.Broker(id); b == nil || b.Fenced || b.Offline.Has(topic, n) {
 			offline = append(offline, id)
 		}
 	}

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"maps"
 	"slices"
 )
 
@@ -82,10 +83,46 @@ func (i *Image) Alive(id int32) (incarnation ID, alive bool) {
 }
 
 // Liveness is a broker's sign of life. Ready says that it recovered its logs
-// and applied its own registration, Stopping that it wants to shut down.
+// and applied its own registration, Stopping that it wants to shut down,
+// Offline which of its replicas it cannot serve.
 type Liveness struct {
 	Incarnation     ID
 	Ready, Stopping bool
+	Offline         Replicas
+}
+
+// Replicas are some of a broker's replicas: partitions by topic, ascending.
+type Replicas map[ID][]int32
+
+// Has says whether the replica of that partition is among them.
+func (r Replicas) Has(topic ID, partition int32) bool {
+	_, found := slices.BinarySearch(r[topic], partition)
+	return found
+}
+
+// Equal says whether they are the same.
+func (r Replicas) Equal(o Replicas) bool { return maps.EqualFunc(r, o, slices.Equal[[]int32]) }
+
+func (l Liveness) record() liveRecord {
+	r := liveRecord{V: 1, Incarnation: textID(l.Incarnation), Ready: l.Ready, Stopping: l.Stopping}
+	for topic, partitions := range l.Offline {
+		if r.Offline == nil {
+			r.Offline = map[textID][]int32{}
+		}
+		r.Offline[textID(topic)] = partitions
+	}
+	return r
+}
+
+func (r *liveRecord) offline() Replicas {
+	if len(r.Offline) == 0 {
+		return nil
+	}
+	out := Replicas{}
+	for topic, partitions := range r.Offline {
+		out[ID(topic)] = partitions
+	}
+	return out
 }
 
 // Live is the change by which a broker gives a sign of life, tied to its lease.
@@ -96,7 +133,7 @@ func Live(img *Image, id int32, l Liveness, lease LeaseID) Change {
 	}
 	return Change{Op: Op{
 		Kind: OpPut, Key: liveKey(id), Lease: lease,
-		Value: encode(liveRecord{V: 1, Incarnation: textID(l.Incarnation), Ready: l.Ready, Stopping: l.Stopping}),
+		Value: encode(l.record()),
 	}, Expect: expect}
 }
 
@@ -104,7 +141,8 @@ func Live(img *Image, id int32, l Liveness, lease LeaseID) Change {
 func (i *Image) Says(id int32, l Liveness, lease LeaseID) bool {
 	s := i.brokerState(id)
 	return s != nil && s.liveRev != 0 && s.liveLease == lease &&
-		s.live.Incarnation == textID(l.Incarnation) && s.live.Ready == l.Ready && s.live.Stopping == l.Stopping
+		s.live.Incarnation == textID(l.Incarnation) && s.live.Ready == l.Ready && s.live.Stopping == l.Stopping &&
+		s.offline.Equal(l.Offline)
 }
 
 // Bury is the changes that remove what a dead incarnation of a node left under

@@ -117,6 +117,21 @@ func (s *script) run() {
 		b := s.img.Broker(id)
 		s.commit([]metadata.Change{metadata.Live(s.img, id, metadata.Liveness{Incarnation: b.Incarnation, Ready: true, Stopping: true}, 0)})
 		s.settle()
+	case "disk": // the replicas offline=(topic:partition;...) of a broker are in directories that failed
+		id := int32(s.intArg("id", 0))
+		lost := metadata.Replicas{}
+		for _, r := range strings.Split(s.arg("offline", ""), ";") {
+			if topic, number, ok := strings.Cut(r, ":"); ok {
+				n, err := strconv.Atoi(number)
+				if err != nil {
+					s.t.Fatal(err)
+				}
+				lost[s.img.Topic(topic).ID] = append(lost[s.img.Topic(topic).ID], int32(n))
+			}
+		}
+		b := s.img.Broker(id)
+		s.commit([]metadata.Change{metadata.Live(s.img, id, metadata.Liveness{Incarnation: b.Incarnation, Ready: true, Offline: lost}, 0)})
+		s.settle()
 	case "create":
 		s.ids++
 		s.topics(metadata.CreateTopics(s.img, s.env, []metadata.NewTopic{{

@@ -151,10 +151,10 @@ func sameSet(a, b []int32) bool {
 	return !slices.ContainsFunc(a, func(id int32) bool { return !slices.Contains(b, id) })
 }
 
-// rulesFor returns the rules of one topic's partitions.
-func (i *Image) rulesFor(env *Env, t *Topic) rules {
+// rulesFor returns the rules of one partition of a topic.
+func (i *Image) rulesFor(env *Env, t *Topic, n int32) rules {
 	return rules{
-		active:  i.active,
+		active:  i.activeAt(t.ID, n),
 		lossy:   i.lossy,
 		minISR:  max(1, i.intConfig(t, minISRKey, env.MinInsyncReplicas)),
 		unclean: i.boolConfig(t, uncleanKey, env.UncleanLeaderElection),
@@ -202,9 +202,9 @@ func (i *Image) lossy(id int32) bool {
 func Sweep(img *Image, env *Env) []Change {
 	var changes []Change
 	for _, t := range img.topics.all() {
-		r := img.rulesFor(env, t)
+		r := img.rulesFor(env, t, 0)
 		for n, p := range t.Partitions {
-			r.ends = env.LogEnds[PartitionID{t.ID, int32(n)}]
+			r.active, r.ends = img.activeAt(t.ID, int32(n)), env.LogEnds[PartitionID{t.ID, int32(n)}]
 			if next := p.reassess(r); next != p {
 				changes = append(changes, putPart(t.ID, int32(n), next, p.Revision))
 			}
@@ -216,9 +216,10 @@ func Sweep(img *Image, env *Env) []Change {
 // AwaitsElection says whether the controller still has to make leaders out of
 // brokers that are up, for partitions that a broker is a replica of.
 func AwaitsElection(img *Image, id int32) bool {
-	r := rules{active: img.active, lossy: img.lossy, minISR: 1}
+	r := rules{lossy: img.lossy, minISR: 1}
 	for _, t := range img.topics.all() {
-		for _, p := range t.Partitions {
+		for n, p := range t.Partitions {
+			r.active = img.activeAt(t.ID, int32(n))
 			if p.Leader == NoLeader && slices.Contains(p.Replicas, id) && p.reassess(r).Leader != NoLeader {
 				return true
 			}

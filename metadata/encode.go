@@ -89,6 +89,9 @@ type liveRecord struct {
 	Ready bool `json:"ready,omitempty"`
 	// Stopping brokers want their leadership taken over.
 	Stopping bool `json:"stopping,omitempty"`
+	// Offline are the replicas in log directories that failed: partitions by
+	// topic, ascending.
+	Offline map[textID][]int32 `json:"offline,omitempty"`
 }
 
 type configRecord struct {

@@ -65,8 +65,8 @@ type Partition struct {
 	LastKnownELR []int32
 	// Adding and Removing name the replicas of a reassignment under way.
 	Adding, Removing []int32
-	// OfflineReplicas are those whose broker is fenced or unknown. It is
-	// derived from the brokers, not stored.
+	// OfflineReplicas are those whose broker is fenced or unknown, or whose
+	// log directory failed. It is derived from the brokers, not stored.
 	OfflineReplicas []int32
 	// Recovering says that the leader was elected without proof of holding
 	// all committed records and has not yet said that it recovered.
@@ -91,6 +91,9 @@ type Broker struct {
 	Fenced bool
 	// ShuttingDown brokers are handing over their leadership.
 	ShuttingDown bool
+	// Offline are the replicas that the broker has in log directories that
+	// failed, as it said last. They lead nothing and are not in sync.
+	Offline Replicas
 }
 
 // Active says whether the broker may lead partitions and join ISRs.

@@ -168,7 +168,11 @@ func (w *writer) step(env *metadata.Env) {
 		}
 	case "live":
 		if inc := metadata.IncarnationOf(w.img, id); inc != (metadata.ID{}) {
-			w.txn([]metadata.Change{metadata.Live(w.img, id, metadata.Liveness{Incarnation: inc, Ready: true, Stopping: rapid.Bool().Draw(w.t, "stopping")}, 0)})
+			l := metadata.Liveness{Incarnation: inc, Ready: true, Stopping: rapid.Bool().Draw(w.t, "stopping")}
+			if t := w.img.Topic(name); t != nil && rapid.Bool().Draw(w.t, "disk failed") {
+				l.Offline = metadata.Replicas{t.ID: {0}}
+			}
+			w.txn([]metadata.Change{metadata.Live(w.img, id, l, 0)})
 		}
 	case "die":
 		w.commit(metadata.Bury(w.img, id))

@@ -79,7 +79,7 @@ func AlterISR(img *Image, env *Env, req ISRRequest, retried bool) ([]ISRResult, 
 			if r.Err = img.checkISRChange(req.BrokerID, ch, p); r.Err != nil {
 				break
 			}
-			next := p.withISR(ch, img.rulesFor(env, t))
+			next := p.withISR(ch, img.rulesFor(env, t, ch.Partition))
 			if next != p {
 				edits.set(t, ch.Partition, next)
 				ref := partitionRef{t.Name, ch.Partition}
@@ -132,7 +132,7 @@ func (i *Image) checkISRChange(broker int32, ch ISRChange, p *Partition) error {
 		return kerr.InvalidRequest
 	}
 	for _, m := range ch.NewISR {
-		if !i.eligible(m) {
+		if !i.eligible(ch.Topic, ch.Partition, m) {
 			return kerr.IneligibleReplica
 		}
 	}
@@ -155,11 +155,11 @@ func validISR(set []ISRMember, p *Partition) bool {
 	return leads
 }
 
-// eligible says whether a broker may be in sync: it is up, and still the
-// process that fetched.
-func (i *Image) eligible(m ISRMember) bool {
+// eligible says whether a broker may be in sync: it is up and has a log, and is
+// still the process that fetched.
+func (i *Image) eligible(topic ID, n int32, m ISRMember) bool {
 	s := i.brokerState(m.BrokerID)
-	return s != nil && i.active(m.BrokerID) && (m.BrokerEpoch == -1 || m.BrokerEpoch == s.epoch)
+	return s != nil && i.activeAt(topic, n)(m.BrokerID) && (m.BrokerEpoch == -1 || m.BrokerEpoch == s.epoch)
 }
 
 // joinGuards are the compares by which a broker joins an in-sync set only as

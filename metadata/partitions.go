@@ -123,14 +123,14 @@ func (e *partitionEdits) elect(env *Env, kind ElectionType, topic string, n int3
 	case kind == PreferredElection && p.Leader == p.Replicas[0], kind == UncleanElection && p.Leader != NoLeader:
 		r.fail(kerr.ElectionNotNeeded, "Leader election not needed for topic partition.")
 	case kind == PreferredElection:
-		next := p.electPreferred(e.img.active)
+		next := p.electPreferred(e.img.activeAt(t.ID, n))
 		if next == p {
 			r.fail(kerr.PreferredLeaderNotAvailable, "The preferred leader was not available.")
 			break
 		}
 		e.set(t, n, next)
 	default:
-		rules := e.img.rulesFor(env, t)
+		rules := e.img.rulesFor(env, t, n)
 		rules.unclean, rules.ends = true, env.LogEnds[PartitionID{t.ID, n}]
 		next := p.reassess(rules)
 		if next.Leader == NoLeader {
@@ -182,7 +182,7 @@ func Reassign(img *Image, env *Env, asked []Reassignment, allowRFChange bool) ([
 		case p == nil:
 			r.fail(kerr.UnknownTopicOrPartition, fmt.Sprintf("Unable to find partition %s:%d.", a.Topic, a.Partition))
 		case a.Replicas == nil:
-			next = p.cancelReassignment(img.rulesFor(env, t), &r)
+			next = p.cancelReassignment(img.rulesFor(env, t, a.Partition), &r)
 		default:
 			if problem := assignmentProblem(img, a.Replicas, -1); problem != "" {
 				r.fail(kerr.InvalidReplicaAssignment, problem)
@@ -193,7 +193,7 @@ func Reassign(img *Image, env *Env, asked []Reassignment, allowRFChange bool) ([
 				r.fail(kerr.InvalidReplicationFactor, fmt.Sprintf("The replication factor is changed from %d to %d", len(original), len(a.Replicas)))
 				break
 			}
-			next = p.reassign(a.Replicas, img.rulesFor(env, t))
+			next = p.reassign(a.Replicas, img.rulesFor(env, t, a.Partition))
 		}
 		if next != nil && next != p {
 			edits.set(t, a.Partition, next)

@@ -200,6 +200,15 @@ func (i *Image) active(id int32) bool {
 	return b != nil && b.Active()
 }
 
+// activeAt says which brokers may lead a partition and be in sync there: the
+// active ones but those whose replica of it is offline.
+func (i *Image) activeAt(topic ID, n int32) func(id int32) bool {
+	return func(id int32) bool {
+		b := i.Broker(id)
+		return b != nil && b.Active() && !b.Offline.Has(topic, n)
+	}
+}
+
 // assignmentProblem returns what is wrong with the replicas of one partition;
 // rf is the number that the partitions before have, -1 for the first.
 func assignmentProblem(img *Image, ids []int32, rf int) string {

@@ -30,12 +30,13 @@ type LogEnds map[PartitionID]map[int32]LogEnd
 func UncleanElections(img *Image, env *Env, forced bool) map[int32][]PartitionID {
 	asked := map[int32][]PartitionID{}
 	for _, t := range img.topics.all() {
-		r := img.rulesFor(env, t)
+		r := img.rulesFor(env, t, 0)
 		if !r.unclean && !forced {
 			continue
 		}
 		r.unclean = false
 		for n, p := range t.Partitions {
+			r.active = img.activeAt(t.ID, int32(n))
 			candidates := keep(p.Replicas, r.active)
 			if len(candidates) < 2 || p.reassess(r).Leader != NoLeader {
 				continue

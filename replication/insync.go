@@ -231,8 +231,8 @@ func (p *Partition) mayJoin(r *Replica) bool {
 	if slices.Contains(s.isr.Committed, r.ID) {
 		return false
 	}
-	epoch, eligible := p.env.brokerState(r.ID)
-	return r.MayJoin(Leadership{Epoch: s.leaderEpoch, EpochStart: s.epochStart, HighWatermark: p.watermark.Load()}, epoch, eligible)
+	epoch, _ := p.env.brokerState(r.ID)
+	return r.MayJoin(Leadership{Epoch: s.leaderEpoch, EpochStart: s.epochStart, HighWatermark: p.watermark.Load()}, epoch, p.eligible(r.ID))
 }
 
 // fetchedWith is the broker epoch with which a member fetched last; its

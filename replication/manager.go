@@ -40,6 +40,9 @@ type Options struct {
 	// AlterPartition asks the controller for other in-sync sets. Without it
 	// they never change from here.
 	AlterPartition AlterPartition
+	// Offline is told which replicas cannot be served because of their log
+	// directories, whenever that changes. It must not block. Nil: nobody is.
+	Offline func(metadata.Replicas)
 }
 
 // Manager holds the partitions of this broker and keeps them as metadata says.
@@ -58,6 +61,10 @@ type Manager struct {
 	// granted tells that this process is the one registered, and not one that
 	// came before or after it; only Apply's goroutine.
 	granted bool
+
+	// offlineMu serialises what Options.Offline is told; offline is that.
+	offlineMu sync.Mutex
+	offline   metadata.Replicas
 
 	fetchers *fetchers
 	inSync   *inSync // nil without AlterPartition
@@ -104,6 +111,7 @@ func New(o Options) *Manager {
 		now:         o.Now,
 		maxLagMs:    o.Config.Int64("replica.lag.time.max.ms"),
 		brokerState: m.brokerState,
+		offline:     m.replicaOffline,
 	}
 	windows, size := o.Config.Int("replication.quota.window.num"), time.Duration(o.Config.Int("replication.quota.window.size.seconds"))*time.Second
 	m.env.leaderThrottle, m.env.followerThrottle = newThrottle(windows, size, o.Now), newThrottle(windows, size, o.Now)
@@ -169,6 +177,16 @@ func (m *Manager) brokerState(id int32) (epoch int64, eligible bool) {
 		return Unknown, false
 	}
 	return b.Epoch, b.Active()
+}
+
+// replicaOffline tells whether a broker said that it has lost a replica.
+func (m *Manager) replicaOffline(id int32, topic storage.TopicID, partition int32) bool {
+	img := m.image.Load()
+	if img == nil {
+		return false
+	}
+	b := img.Broker(id)
+	return b != nil && b.Offline.Has(metadata.ID(topic), partition)
 }
 
 // OnLeadership makes fn be told of every change of leadership on this broker,
@@ -286,6 +304,7 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 		}
 		m.applyTopic(d, first)
 	}
+	m.reportOffline()
 	if first {
 		return // what follows is for partitions that were there before
 	}
@@ -553,16 +572,42 @@ func (m *Manager) eligibilityChanged() {
 }
 
 // DirFailed tells all who wait for a partition in a log directory that went
-// offline. It does not block, so that it can be storage's OnDirFailure; the
+// offline, and the cluster. It does not block, so that it can be storage's OnDirFailure; the
 // goroutine it starts ends when all were told.
 func (m *Manager) DirFailed(dir string) {
 	go func() {
 		for _, p := range m.all() {
 			if p.dir() == dir {
+				m.fetchers.unfollow(p)
 				p.diskFailed()
 			}
 		}
+		m.reportOffline()
 	}()
+}
+
+// reportOffline tells which replicas cannot be served, if they are not the ones
+// told last. A log directory stays offline until the process ends; replicas leave
+// it by being deleted or moved away.
+func (m *Manager) reportOffline() {
+	if m.opts.Offline == nil || !m.anyDirOffline() {
+		return
+	}
+	m.offlineMu.Lock()
+	defer m.offlineMu.Unlock()
+	now := metadata.Replicas{}
+	for _, p := range m.all() {
+		if errors.Is(p.Snapshot().Err, kerr.KafkaStorageError) {
+			now[metadata.ID(p.id)] = append(now[metadata.ID(p.id)], p.index)
+		}
+	}
+	for _, partitions := range now {
+		slices.Sort(partitions)
+	}
+	if !now.Equal(m.offline) {
+		m.offline = now
+		m.opts.Offline(now)
+	}
 }
 
 // logConfig is the part of a topic's configuration that storage needs.

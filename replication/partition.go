@@ -64,6 +64,9 @@ type environment struct {
 	// brokerState is the registered epoch of a broker and whether it may be in
 	// an ISR: neither fenced nor shutting down.
 	brokerState func(id int32) (epoch int64, eligible bool)
+	// offline says that a broker told of its replica of a partition that the
+	// log directory failed; nil if none ever does.
+	offline func(id int32, topic storage.TopicID, partition int32) bool
 	// rackOf is the rack of a broker and whether it is up; nil unless consumers
 	// are sent to replicas in their rack (replica.selector.class).
 	rackOf func(id int32) (rack string, up bool)
@@ -255,9 +258,10 @@ func (p *Partition) nowForLag() int64 {
 	return p.env.now().UnixMilli()
 }
 
+// eligible says whether a replica could be in the ISR.
 func (p *Partition) eligible(id int32) bool {
 	_, ok := p.env.brokerState(id)
-	return ok
+	return ok && (p.env.offline == nil || !p.env.offline(id, p.id, p.index))
 }
 
 // moved sets the high watermark and tells everybody for whom something changed

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/gregor-broker/gregor/storage"
 	"pgregory.net/rapid"
 )
 
@@ -320,4 +322,34 @@ func reconcile(t *rapid.T, mine, leaders epochLog) epochLog {
 	}
 	t.Fatal("does not converge")
 	return nil
+}
+
+// TestOfflineReplicaDoesNotJoin: a follower that had everything when its log
+// directory failed is not asked back into the in-sync set, and holds no watermark.
+func TestOfflineReplicaDoesNotJoin(t *testing.T) {
+	p := ledBy1(t, 1, 2)
+	invited := 0
+	p.env.mayGrow = func(*Partition) { invited++ }
+	offline := false
+	p.env.offline = func(id int32, _ storage.TopicID, _ int32) bool { return offline && id == 2 }
+	produce(t, p, 3)
+	if err := follow(p, 2, 3); err != nil {
+		t.Fatal(err)
+	}
+	offline = true
+	if _, err := p.assign(assignment{leader: 1, leaderEpoch: 1, partitionEpoch: 2, replicas: []int32{1, 2}, isr: []int32{1}}); err != nil {
+		t.Fatal(err)
+	}
+	produce(t, p, 1)
+	p.reconsider()
+	if s := p.Snapshot(); invited > 0 || s.HighWatermark != 4 {
+		t.Errorf("invited %d times, %+v", invited, s)
+	}
+	offline = false
+	if p.reconsider(); invited > 0 {
+		t.Error("invited without having what is committed")
+	}
+	if err := follow(p, 2, 4); err != nil || invited == 0 {
+		t.Errorf("not invited when it is back: %v", err)
+	}
 }

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,7 +90,7 @@ type partition struct {
 func (v view) partition(p *metadata.Partition, oldLeaderError, onlyReachable bool) partition {
 	out := partition{leader: p.Leader, epoch: p.LeaderEpoch, replicas: p.Replicas, isr: p.ISR}
 	for _, id := range p.Replicas {
-		if !v.reachable(id) {
+		if !v.reachable(id) || slices.Contains(p.OfflineReplicas, id) {
 			out.offline = append(out.offline, id)
 		}
 	}

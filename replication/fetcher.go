@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -472,8 +473,16 @@ func (f *fetcher) handle(ctx context.Context, n *followed, got *Fetched) error {
 	return err
 }
 
+// errNoCommonPast says that nothing tells up to where the logs agree: the
+// leader does not know an epoch that the follower has, as after the metadata was
+// restored from a backup. Asking again at once would be answered the same.
+var errNoCommonPast = errors.New("the leader's epochs and the follower's have nothing in common")
+
 func (f *fetcher) truncate(n *followed, leader EpochEnd) error {
 	to, err := n.p.truncate(n.epoch, leader)
+	if err == nil && to >= n.at.Offset {
+		return fmt.Errorf("%w: it ends epoch %d at %d, the last one here is %d", errNoCommonPast, leader.Epoch, leader.EndOffset, n.at.LastEpoch)
+	}
 	if err == nil {
 		f.log.Info().Stringer("partition", n.p.TopicPartition()).Int64("from", n.at.Offset).Int64("to", to).
 			Int32("last_epoch", n.at.LastEpoch).Int32("leaders_epoch", leader.Epoch).Int64("leaders_end", leader.EndOffset).
@@ -489,7 +498,14 @@ func (f *fetcher) rebase(ctx context.Context, n *followed) error {
 	if err != nil {
 		return err
 	}
+	changed, err := n.p.rebase(n.epoch, start, end)
+	switch {
+	case err != nil:
+		return err
+	case !changed:
+		return fmt.Errorf("%w: it has %d to %d, but not epoch %d", errNoCommonPast, start, end, n.at.LastEpoch)
+	}
 	f.log.Warn().Stringer("partition", n.p.TopicPartition()).Int64("offset", n.at.Offset).
-		Int64("leaders_start", start).Int64("leaders_end", end).Msg("the log lies outside of the leader's")
-	return n.p.rebase(n.epoch, start, end)
+		Int64("leaders_start", start).Int64("leaders_end", end).Msg("the log lay outside of the leader's")
+	return nil
 }

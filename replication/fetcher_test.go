@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -16,6 +17,8 @@ import (
 type scriptedLeader struct {
 	asked   chan FetchRequest
 	answers chan func(*FetchResponse) error
+	// start and end are the leader's log; 100 and 200 if both are 0.
+	start, end int64
 }
 
 func (l *scriptedLeader) Fetch(ctx context.Context, req *FetchRequest, resp *FetchResponse) error {
@@ -36,6 +39,9 @@ func (l *scriptedLeader) Fetch(ctx context.Context, req *FetchRequest, resp *Fet
 }
 
 func (l *scriptedLeader) Bounds(context.Context, BoundsRequest) (start, end int64, err error) {
+	if l.end > 0 {
+		return l.start, l.end, nil
+	}
 	return 100, 200, nil
 }
 
@@ -207,5 +213,63 @@ func TestNearestReplica(t *testing.T) {
 	}
 	if down = 3; preferred("b", 0) != 2 || preferred("b", 3) != -1 {
 		t.Error("sent to a replica that is down, or has not the offset")
+	}
+}
+
+// TestNoCommonPast: a leader that does not know an epoch of the follower's, as
+// after the metadata was restored from a backup, is asked again after a pause
+// that grows, and it is said once. What tells nothing new is no reason to hurry.
+func TestNoCommonPast(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		answer func(*Fetched)
+		lines  int
+		end    int64
+	}{
+		{"out of range", func(f *Fetched) { f.Err = kerr.OffsetOutOfRange }, 1, 5},
+		// All of the follower's is cut first: no record of that epoch is there.
+		{"diverging", func(f *Fetched) { f.Diverging = &EpochEnd{Epoch: 0, EndOffset: 200} }, 2, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &scriptedLeader{asked: make(chan FetchRequest), answers: make(chan func(*FetchResponse) error), end: 200}
+				var logged bytes.Buffer
+				f := newFetcher(l, fetchConfig{maxBytes: 1 << 20, responseMaxBytes: 1 << 20, minBytes: 1, maxWait: time.Second, backoff: time.Second},
+					func() int64 { return 7 }, zerolog.New(&logged).Level(zerolog.InfoLevel))
+				p := ledBy1(t, 1, 2)
+				produce(t, p, 5)
+				mustAssign(t, p, 2, 2, 1, 2)
+				f.follow(p, 2)
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan struct{})
+				go func() { defer close(done); f.run(ctx) }()
+				ask := func(fill func(*Fetched)) {
+					<-l.asked
+					l.answers <- func(r *FetchResponse) error {
+						got := Fetched{PartitionID: PartitionID{p.id, p.index}, HighWatermark: 5}
+						fill(&got)
+						r.Partitions = []Fetched{got}
+						return nil
+					}
+				}
+				began := time.Now()
+				for range 20 {
+					ask(c.answer)
+				}
+				if took := time.Since(began); took < 10*time.Second {
+					t.Errorf("asked 20 times in %v", took)
+				}
+				ask(func(*Fetched) {})
+				<-l.asked
+				cancel()
+				<-done
+				if got := bytes.Count(logged.Bytes(), []byte("\n")); got != c.lines {
+					t.Errorf("%d lines: %s", got, logged.Bytes())
+				}
+				if s := p.Snapshot(); s.LogEnd != c.end || s.HighWatermark != c.end {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
 	}
 }

@@ -130,25 +130,26 @@ func (p *Partition) truncate(epoch int32, leader EpochEnd) (cut int64, err error
 }
 
 // rebase makes the log continue where the leader's can: after an answer that
-// the log end lies outside of [start, end), the leader's log.
+// the log end lies outside of [start, end), the leader's log. It reports whether
+// that changed anything.
 //
 // A log that reaches beyond the leader's is cut to its end; no election that is
 // not unclean lets that happen. A log that ends below the leader's start has
 // nothing that the leader still has, and begins anew there.
-func (p *Partition) rebase(epoch int32, start, end int64) error {
+func (p *Partition) rebase(epoch int32, start, end int64) (changed bool, err error) {
 	p.role.Lock()
 	defer p.role.Unlock()
 	log, err := p.follows(epoch)
 	if err != nil {
-		return err
+		return false, err
 	}
 	switch own := log.LogEndOffset(); {
 	case end < own:
-		return p.cut(log, func() error { return log.TruncateTo(end) })
+		return true, p.cut(log, func() error { return log.TruncateTo(end) })
 	case start > own:
-		return p.cut(log, func() error { return log.TruncateFullyAndStartAt(start) })
+		return true, p.cut(log, func() error { return log.TruncateFullyAndStartAt(start) })
 	}
-	return nil
+	return false, nil
 }
 
 // cut shortens the log by cutting and brings the partition in line. The caller

@@ -515,7 +515,7 @@ func (s *sim) take(b, leader *simBroker, at FetchPosition, got Fetched) {
 		snap := lp.Snapshot()
 		if snap.IsLeader && snap.LeaderEpoch == at.LeaderEpoch {
 			s.note("broker %d at %d is outside of [%d, %d]", b.id, at.Offset, snap.LogStart, snap.LogEnd)
-			err = p.rebase(at.LeaderEpoch, snap.LogStart, snap.LogEnd)
+			_, err = p.rebase(at.LeaderEpoch, snap.LogStart, snap.LogEnd)
 		}
 	case got.Err != nil:
 		return

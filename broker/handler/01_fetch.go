@@ -126,7 +126,7 @@ func (f *fetchCall) checkReplica() error {
 	if !f.resp.replica {
 		return nil
 	}
-	if f.r.Conn.Listener != f.b.interBroker {
+	if !f.b.fromBroker(f.r) {
 		return kerr.ClusterAuthorizationFailed
 	}
 	known := f.b.Cluster.Image().Broker(f.replicaID)

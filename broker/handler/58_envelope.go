@@ -1,8 +1,6 @@
 package handler
 
 import (
-	"strings"
-
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -18,7 +16,7 @@ func envelope(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.EnvelopeRequest)
 	resp := req.ResponseKind().(*kmsg.EnvelopeResponse)
 	switch {
-	case b.Calls == nil || !strings.EqualFold(r.Conn.Listener, b.Config.InterBrokerListener()):
+	case b.Calls == nil || !b.fromBroker(r):
 		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
 	default:
 		resp.ResponseData = b.Calls(r.Ctx, req.RequestData)

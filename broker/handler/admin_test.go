@@ -431,3 +431,22 @@ func TestConfigsOfOldClients(t *testing.T) {
 		t.Errorf("error %d, missing %v", got.ErrorCode, want)
 	}
 }
+
+// TestBrokersOnly: only over the listener between brokers may somebody call
+// himself a replica or ask what a controller is asked (CVE-2018-1288).
+func TestBrokersOnly(t *testing.T) {
+	b := newTestBroker(t)
+	b.Calls = func(context.Context, []byte) []byte { return []byte("answer") }
+	for listener, want := range map[string]int16{"PLAINTEXT": 0, "plaintext": 0, "INTERNAL": kerr.ClusterAuthorizationFailed.Code} {
+		b.listener = listener
+		f := kmsg.NewPtrFetchRequest()
+		f.Version, f.ReplicaID, f.SessionEpoch = 12, 2, -1
+		if got := answer[*kmsg.FetchResponse](t, b, f).ErrorCode; got != want {
+			t.Errorf("%s: a replica's fetch: %v", listener, kerr.ErrorForCode(got))
+		}
+		e := answer[*kmsg.EnvelopeResponse](t, b, kmsg.NewPtrEnvelopeRequest())
+		if e.ErrorCode != want || (string(e.ResponseData) == "answer") != (want == 0) {
+			t.Errorf("%s: %v %q", listener, kerr.ErrorForCode(e.ErrorCode), e.ResponseData)
+		}
+	}
+}

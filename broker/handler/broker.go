@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gregor-broker/gregor/config"
@@ -174,6 +175,13 @@ func New(b Broker) (*Broker, error) {
 		b.apiKeys = append(b.apiKeys, k)
 	}
 	return &b, nil
+}
+
+// fromBroker reports whether a request came over the listener between brokers:
+// only there may somebody call himself a replica or ask for what a controller
+// answers (CVE-2018-1288).
+func (b *Broker) fromBroker(r *Request) bool {
+	return strings.EqualFold(r.Conn.Listener, b.interBroker)
 }
 
 // API returns the row of an API key, nil when the key is not served.

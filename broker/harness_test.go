@@ -73,7 +73,7 @@ func startBroker(t testing.TB, opts func(*Options), settings ...config.Line) *te
 		t.Fatal(err)
 	}
 	b.controller.Subscribe(b.partitions.Apply)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := b.controller.Start(ctx); err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func startBroker(t testing.TB, opts func(*Options), settings ...config.Line) *te
 		})
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := b.s.Close(); err != nil {
 			t.Error(err)

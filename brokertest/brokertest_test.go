@@ -41,7 +41,7 @@ func roundTrip(ctx context.Context, addr, topic string, value []byte) error {
 
 func TestProduceAndConsume(t *testing.T) {
 	b := brokertest.Start(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := roundTrip(ctx, b.Addr(), "orders", []byte("first")); err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func TestProduceAndConsume(t *testing.T) {
 func TestWithOverridesKeys(t *testing.T) {
 	dir := t.TempDir()
 	b := brokertest.Start(t, brokertest.With("log.dirs", dir), brokertest.With("num.partitions", "3"))
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := roundTrip(ctx, b.Addr(), "three", []byte("x")); err != nil {
 		t.Fatal(err)

@@ -83,7 +83,7 @@ func (c *testCluster) tryStart(roles string, ids ...int32) error {
 		lines := c.config(id, roles)
 		wg.Go(func() {
 			log := zerolog.New(zerolog.ConsoleWriter{Out: c.t.Output(), NoColor: true}).With().Int32("node", id).Logger().Level(zerolog.InfoLevel)
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			n, err := Start(ctx, Options{Config: values(c.t, lines...), Log: log})
 			mu.Lock()
@@ -109,7 +109,7 @@ func (c *testCluster) start(roles string, ids ...int32) {
 // stop ends a node in order.
 func (c *testCluster) stop(id int32) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	n := c.nodes[id]
 	delete(c.nodes, id)
@@ -127,7 +127,7 @@ func (c *testCluster) stopAll() {
 // await waits until the image that a node serves from meets a condition.
 func (c *testCluster) await(id int32, what string, done func(*metadata.Image) bool) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := c.nodes[id].controller.Await(ctx, done); err != nil {
 		img := c.nodes[id].controller.Image()

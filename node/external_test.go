@@ -58,7 +58,7 @@ func TestExternalEtcdServers(t *testing.T) {
 				stopNode(t, n)
 			}
 			wrong := slices.Concat(keys, []string{"metadata.etcd.password=wrong", "log.dirs=" + t.TempDir()})
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			o := Options{Config: values(t, append([]string{"listeners=PLAINTEXT://127.0.0.1:0", "http.address="}, wrong...)...)}
 			if n, err := Start(ctx, o); err == nil {
@@ -173,7 +173,7 @@ func startEtcd(t *testing.T, binary string, certs certificates) string {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, step := range []func() error{
 		func() error { _, err := c.Get(ctx, "x"); return err },

@@ -41,7 +41,7 @@ func (c *testCluster) createTopic(cl *kgo.Client, name string, partitions int32,
 	}
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.Topics, req.TimeoutMillis = append(req.Topics, topic), 20_000
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	resp, err := req.RequestWith(ctx, cl)
 	if err == nil {
@@ -100,7 +100,7 @@ func TestReplication(t *testing.T) {
 	c.createTopic(cl, "t", 3, "min.insync.replicas", "2")
 	write := func(n int) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		var records []*kgo.Record
 		for i := range n {
@@ -248,7 +248,7 @@ func (c *testCluster) missing(topic string, values []string) []string {
 		left[v] = true
 	}
 	cl := c.client(kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for len(left) > 0 && ctx.Err() == nil {
 		cl.PollFetches(ctx).EachRecord(func(r *kgo.Record) { delete(left, string(r.Value)) })

@@ -23,7 +23,7 @@ func (c *testCluster) alterConfigs(r metadata.ConfigResource, configs map[string
 		}
 		change.Ops = append(change.Ops, op)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, n := range c.nodes {
 		if err := n.controller.AlterConfigs(ctx, []metadata.ConfigAlteration{change}, false)[0].Err; err != nil {

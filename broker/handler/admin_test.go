@@ -133,7 +133,7 @@ func TestEndpointsAreTheListeners(t *testing.T) {
 // A broker that is gone is offline in Metadata, fenced in DescribeCluster.
 func TestFencedBroker(t *testing.T) {
 	b := newTestBroker(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	other, err := controller.New(controller.Options{
 		Store: b.store, NodeID: 2, Log: zerolog.Nop(), SessionTimeout: 300 * time.Millisecond,

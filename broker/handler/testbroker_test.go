@@ -60,7 +60,7 @@ func newTestBroker(t testing.TB, overrides ...string) *testBroker {
 		default:
 		}
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := ctrl.Start(ctx); err != nil {
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func newTestBroker(t testing.TB, overrides ...string) *testBroker {
 		if err := store.Close(); err != nil {
 			t.Error(err)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := logs.Close(ctx); err != nil {
 			t.Error(err)

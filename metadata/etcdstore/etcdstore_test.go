@@ -159,7 +159,7 @@ func TestDialReportsAnUnreachableServer(t *testing.T) {
 // One prefix may begin like the other.
 func TestPrefixesAreSeparate(t *testing.T) {
 	addr := startServer(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var stores []*etcdstore.Store
 	for _, prefix := range []string{"/one", "/one2"} {

@@ -20,6 +20,7 @@ const (
 	opReassign         = "Reassign"
 	opAlterQuotas      = "AlterQuotas"
 	opAlterScram       = "AlterScram"
+	opUpdateFeatures   = "UpdateFeatures"
 	opAlterPartition   = "AlterPartition"
 )
 
@@ -308,6 +309,34 @@ func (c *Controller) alterScram(a alterScramArgs) operation[metadata.ScramResult
 		name: opAlterScram, args: a, fault: func(r *metadata.ScramResult) *error { return &r.Err },
 		decide: func(img *metadata.Image, _ bool) ([]metadata.ScramResult, []metadata.Plan) {
 			return metadata.AlterScram(img, a.Deletions, a.Upsertions)
+		},
+	}
+}
+
+type updateFeaturesArgs struct {
+	Updates      []metadata.FeatureUpdate
+	ValidateOnly bool
+}
+
+// UpdateFeatures finalizes levels of features, all that are asked for or none, or
+// with validateOnly says what would come of it. See metadata.UpdateFeatures.
+func (c *Controller) UpdateFeatures(ctx context.Context, updates []metadata.FeatureUpdate, validateOnly bool) (metadata.FeatureResult, error) {
+	results, err := do(ctx, c, c.updateFeatures(updateFeaturesArgs{updates, validateOnly}))
+	if err != nil {
+		return metadata.FeatureResult{}, err
+	}
+	return results[0], nil
+}
+
+func (c *Controller) updateFeatures(a updateFeaturesArgs) operation[metadata.FeatureResult] {
+	return operation[metadata.FeatureResult]{
+		name: opUpdateFeatures, args: a, fault: func(r *metadata.FeatureResult) *error { return &r.Err },
+		decide: func(img *metadata.Image, _ bool) ([]metadata.FeatureResult, []metadata.Plan) {
+			result, plan := metadata.UpdateFeatures(img, &c.env, a.Updates)
+			if a.ValidateOnly {
+				return []metadata.FeatureResult{result}, nil
+			}
+			return []metadata.FeatureResult{result}, []metadata.Plan{plan}
 		},
 	}
 }

@@ -69,7 +69,9 @@ type Options struct {
 	Rules metadata.ConfigRules
 	// Features are the finalized feature levels of a cluster formed now.
 	Features map[string]int16
-	Log      zerolog.Logger
+	// Served are the levels of features that this node serves.
+	Served []metadata.FeatureRange
+	Log    zerolog.Logger
 	// Seed makes choices repeatable; 0 draws a random one.
 	Seed uint64
 }
@@ -174,6 +176,8 @@ func New(opts Options) (*Controller, error) {
 			MinInsyncReplicas:        opts.MinInsyncReplicas,
 			UncleanLeaderElection:    opts.UncleanLeaderElection,
 			Rules:                    opts.Rules,
+			NodeID:                   opts.NodeID,
+			Features:                 opts.Served,
 			Rand:                     rand.New(rand.NewPCG(opts.Seed, uint64(opts.NodeID))),
 		},
 		log:  opts.Log,
@@ -238,7 +242,7 @@ func (c *Controller) start(ctx context.Context) error {
 // that it is. Of several nodes that do so at the same time one wins, and all
 // get its id. An empty id stands for a random one. A store whose members elect
 // a leader just now, as when all nodes of a cluster start, is asked again.
-func Form(ctx context.Context, store metadata.Store, id string, features map[string]int16) (string, error) {
+func Form(ctx context.Context, store metadata.Store, id string, features map[string]int16, minInsyncReplicas int) (string, error) {
 	for {
 		kvs, revision, err := load(ctx, store, metadata.ClusterKey)
 		if err != nil {
@@ -255,8 +259,8 @@ func Form(ctx context.Context, store metadata.Store, id string, features map[str
 			id = metadata.FormatID(newID())
 		}
 		// Whether it happened or not, the next look tells.
-		change := metadata.Form(id, features)
-		if _, err := store.Txn(ctx, txnOf(nil, []metadata.Change{change})); err != nil && !errors.Is(err, metadata.ErrUnavailable) {
+		changes := metadata.Form(id, features, minInsyncReplicas)
+		if _, err := store.Txn(ctx, txnOf(nil, changes)); err != nil && !errors.Is(err, metadata.ErrUnavailable) {
 			return "", fmt.Errorf("controller: form cluster: %w", err)
 		}
 	}
@@ -287,7 +291,7 @@ func load(ctx context.Context, store metadata.Store, prefix string) ([]metadata.
 
 // form loads the image, after making the store a cluster if it is none.
 func (c *Controller) form(ctx context.Context) (*metadata.Image, error) {
-	id, err := Form(ctx, c.opts.Store, c.opts.ClusterID, c.opts.Features)
+	id, err := Form(ctx, c.opts.Store, c.opts.ClusterID, c.opts.Features, c.opts.MinInsyncReplicas)
 	if err != nil {
 		return nil, err
 	}

@@ -46,18 +46,18 @@ func TestFormWhileTheStoreElects(t *testing.T) {
 		inner := memstore.New()
 		defer inner.Close()
 		store := &electing{Store: inner, refuse: refuse}
-		id, err := Form(t.Context(), store, "", nil)
+		id, err := Form(t.Context(), store, "", nil, 1)
 		if err != nil {
 			t.Fatalf("%d requests refused: %v", refuse, err)
 		}
-		again, err := Form(t.Context(), inner, "", nil)
+		again, err := Form(t.Context(), inner, "", nil, 1)
 		if err != nil || again != id {
 			t.Fatalf("%d requests refused: the cluster is %s, then %s, %v", refuse, id, again, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Form(ctx, &electing{refuse: 1 << 30}, "", nil); !errors.Is(err, context.Canceled) || !errors.Is(err, metadata.ErrUnavailable) {
+	if _, err := Form(ctx, &electing{refuse: 1 << 30}, "", nil, 1); !errors.Is(err, context.Canceled) || !errors.Is(err, metadata.ErrUnavailable) {
 		t.Fatalf("a store without a leader: %v", err)
 	}
 }

@@ -238,6 +238,8 @@ func (c *Controller) answer(ctx context.Context, m callMessage) callAnswer {
 		return answerOp(ctx, c, m, c.alterQuotas)
 	case opAlterScram:
 		return answerOp(ctx, c, m, c.alterScram)
+	case opUpdateFeatures:
+		return answerOp(ctx, c, m, c.updateFeatures)
 	case opAlterPartition:
 		return answerOp(ctx, c, m, c.alterPartition)
 	case callApplied:

@@ -183,9 +183,12 @@ func Fence(fence int64) Compare {
 	return Compare{Key: keyController, Target: CreateRevision, Revision: fence}
 }
 
-// Form is the change that makes an empty store a cluster.
-func Form(id string, features map[string]int16) Change {
-	return Change{Op: Op{Kind: OpPut, Key: keyCluster, Value: encode(clusterRecord{V: 1, ClusterID: id, Features: features})}}
+// Form is what makes an empty store a cluster with these finalized features.
+// Where they ask for it, the min.insync.replicas of this node becomes that of
+// all brokers.
+func Form(id string, features map[string]int16, minInsyncReplicas int) []Change {
+	cluster := Change{Op: Op{Kind: OpPut, Key: keyCluster, Value: encode(clusterRecord{V: 1, ClusterID: id, Features: features})}}
+	return append([]Change{cluster}, defaultMinISR(Empty(), minInsyncReplicas, features)...)
 }
 
 // NextBrokerChange returns what the controller does next about the brokers,

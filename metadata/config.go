@@ -98,6 +98,10 @@ func alterConfig(img *Image, env *Env, a ConfigAlteration, d *ConfigDecision) {
 		r.fail(err, message)
 		return
 	}
+	if problem := minISRProblem(img, a.Resource, a.Ops, next); problem != "" {
+		r.fail(kerr.InvalidConfig, problem)
+		return
+	}
 	if !maps.Equal(old, next) {
 		d.Plan.Commit = []Change{putConfig(img, a.Resource, next)}
 	}

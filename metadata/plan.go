@@ -89,7 +89,10 @@ type Env struct {
 	// LogEnds is what brokers said about the partitions of UncleanElections.
 	LogEnds LogEnds
 	Rules   ConfigRules
-	Rand    Rand
+	// NodeID is the controller, Features what it serves.
+	NodeID   int32
+	Features []FeatureRange
+	Rand     Rand
 }
 
 // TopicDecision is the answer to one topic of a request with the plan that

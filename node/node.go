@@ -272,7 +272,7 @@ func (n *Node) openStores(ctx context.Context, o Options) error {
 	}
 	if n.clusterID == "" {
 		// New log directories join the cluster that the store knows.
-		if n.clusterID, err = agreeOnCluster(ctx, n.store, o.ClusterID, n.quorum.controller); err != nil {
+		if n.clusterID, err = agreeOnCluster(ctx, n.store, o.Config, o.ClusterID, n.quorum.controller); err != nil {
 			return fmt.Errorf("metadata: %w", err)
 		}
 		openLogs()

@@ -194,6 +194,7 @@ func controllerOptions(o Options, n *Node, endpoints []metadata.Endpoint) contro
 		UncleanLeaderElection:    topic.UncleanElection,
 		Rules:                    handler.ConfigRules(v),
 		Features:                 features(),
+		Served:                   served(),
 		Log:                      n.log,
 	}
 }
@@ -203,6 +204,14 @@ func features() map[string]int16 {
 	out := map[string]int16{}
 	for _, f := range handler.DefaultFeatures() {
 		out[f.Name] = f.Finalized
+	}
+	return out
+}
+
+// served are the levels of features that this node can work with.
+func served() (out []metadata.FeatureRange) {
+	for _, f := range handler.DefaultFeatures() {
+		out = append(out, metadata.FeatureRange{Name: f.Name, Min: f.Min, Max: f.Max})
 	}
 	return out
 }

@@ -161,9 +161,9 @@ func etcdTLS(v *config.Values) (*tls.Config, error) {
 
 // agreeOnCluster is the id of the cluster that a store knows. Where it knows none
 // a controller forms one, and a node that is only a broker waits for that.
-func agreeOnCluster(ctx context.Context, store metadata.Store, asked string, form bool) (string, error) {
+func agreeOnCluster(ctx context.Context, store metadata.Store, v *config.Values, asked string, form bool) (string, error) {
 	if form {
-		return controller.Form(ctx, store, asked, features())
+		return controller.Form(ctx, store, asked, features(), int(config.TopicDefaults(v).MinInsyncReplicas))
 	}
 	for {
 		kvs, revision, err := store.Get(ctx, metadata.ClusterKey)

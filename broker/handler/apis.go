@@ -89,6 +89,7 @@ func apis() []API {
 		{Key: 50, Min: 0, Max: 0, handle: describeUserScramCredentials},
 		{Key: 51, Min: 0, Max: 0, handle: alterUserScramCredentials},
 		{Key: 55, Min: 0, Max: 2, handle: describeQuorum},
+		{Key: 57, Min: 0, Max: 2, handle: updateFeatures},
 		{Key: 58, Min: 0, Max: 0, handle: envelope, Internal: true},
 		{Key: 60, Min: 0, Max: 2, handle: describeCluster},
 		{Key: 61, Min: 0, Max: 0, handle: describeProducers},

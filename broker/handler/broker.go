@@ -86,6 +86,7 @@ type Cluster interface {
 	Reassign(ctx context.Context, asked []metadata.Reassignment, allowRFChange bool) ([]metadata.PartitionResult, error)
 	AlterQuotas(ctx context.Context, alterations []metadata.QuotaAlteration, resolves func(host string) bool, validateOnly bool) ([]metadata.QuotaResult, error)
 	AlterScram(ctx context.Context, deletions []metadata.ScramID, upsertions []metadata.ScramUpsertion) ([]metadata.ScramResult, error)
+	UpdateFeatures(ctx context.Context, updates []metadata.FeatureUpdate, validateOnly bool) (metadata.FeatureResult, error)
 	// AllocateProducerIDs reserves count producer ids from first on.
 	AllocateProducerIDs(ctx context.Context) (first int64, count int32, err error)
 }
@@ -131,7 +132,8 @@ type Feature struct {
 // 30 is Apache Kafka 4.3's; clients read from it which admin calls exist.
 func DefaultFeatures() []Feature {
 	return []Feature{
-		{Name: "group.version", Min: 0, Max: 1, Finalized: 1}, // KIP-848
+		{Name: "eligible.leader.replicas.version", Min: 0, Max: 1, Finalized: 1}, // KIP-966
+		{Name: "group.version", Min: 0, Max: 1, Finalized: 1},                    // KIP-848
 		{Name: "metadata.version", Min: 7, Max: 30, Finalized: 30},
 		{Name: "transaction.version", Min: 0, Max: 2, Finalized: 2}, // KIP-890
 	}

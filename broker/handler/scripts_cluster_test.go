@@ -120,6 +120,25 @@ func clusterScripts() map[string][]step {
 			{"describe what is left", describeScramOf("adm-u", "adm-v")},
 			{"delete the other", alterScram([]metadata.ScramID{{User: "adm-u", Mechanism: 2}})},
 		},
+		// Nothing is changed: those who record share their Kafka.
+		"features": {
+			{"v2 unknown", updateFeatures57(2, featureOf("adm.unknown", 1, 1))},
+			{"v1 unknown", updateFeatures57(1, featureOf("adm.unknown", 1, 1))},
+			{"v0 unknown", updateFeatures57(0, featureOf("adm.unknown", 1, 1))},
+			{"v0 same", updateFeatures57(0, featureOf("transaction.version", 2, 1), featureOf("group.version", 1, 1))},
+			{"v1 same", updateFeatures57(1, featureOf("transaction.version", 2, 1), featureOf("group.version", 1, 1))},
+			{"v2 same", updateFeatures57(2, featureOf("transaction.version", 2, 1), featureOf("group.version", 1, 1))},
+			{"v1 none", updateFeatures57(1)},
+			{"v1 one of two", updateFeatures57(1, featureOf("group.version", 1, 1), featureOf("adm.unknown", 1, 1))},
+			{"v1 too high", updateFeatures57(1, featureOf("transaction.version", 3, 1))},
+			{"v1 negative", updateFeatures57(1, featureOf("group.version", -1, 2))},
+			{"v1 down as an upgrade", updateFeatures57(1, featureOf("transaction.version", 1, 1))},
+			{"v0 down as an upgrade", updateFeatures57(0, featureOf("transaction.version", 1, 1))},
+			{"v1 down", updateFeatures57(1, featureOf("transaction.version", 1, 2))},
+			{"v1 unknown kind", updateFeatures57(1, featureOf("transaction.version", 1, 9))},
+			{"v1 metadata down", updateFeatures57(1, featureOf("metadata.version", 29, 2))},
+			{"v1 metadata down, unsafe", updateFeatures57(1, featureOf("metadata.version", 29, 3))},
+		},
 		"client_quotas": {
 			{"user", alterQuotas(1, false, quotaOf([]string{"user=adm-u"}, "producer_byte_rate=1000", "consumer_byte_rate=2000"))},
 			{"client", alterQuotas(0, false, quotaOf([]string{"client-id=adm-c"}, "request_percentage=12.5"))},
@@ -367,5 +386,18 @@ func describeScramOf(users ...string) kmsg.Request {
 		u.Name = name
 		r.Users = append(r.Users, u)
 	}
+	return r
+}
+
+func featureOf(name string, level int16, kind int8) kmsg.UpdateFeaturesRequestFeatureUpdate {
+	u := kmsg.NewUpdateFeaturesRequestFeatureUpdate()
+	u.Feature, u.MaxVersionLevel, u.UpgradeType = name, level, kind
+	return u
+}
+
+// updateFeatures57 asks what would happen, where the version can.
+func updateFeatures57(version int16, updates ...kmsg.UpdateFeaturesRequestFeatureUpdate) kmsg.Request {
+	r := kmsg.NewPtrUpdateFeaturesRequest()
+	r.Version, r.FeatureUpdates, r.ValidateOnly = version, updates, true
 	return r
 }

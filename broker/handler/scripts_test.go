@@ -588,7 +588,4 @@ var differs = map[string]map[string]string{
 		"v12 collision":               "a topic is usable when its creation is answered",
 		"v12 collision with creation": "creation is tried before the answer, so its error is known",
 	},
-	"describe_configs": {
-		"v4 broker default": "Kafka sets min.insync.replicas for all brokers when it forms a cluster",
-	},
 }

@@ -43,6 +43,7 @@ func newTestBroker(t testing.TB, overrides ...string) *testBroker {
 	store := memstore.New()
 	ctrl, err := controller.New(controller.Options{
 		Store: store, NodeID: 1, Exclusive: true, DefaultPartitions: cfg.Int32("num.partitions"), Rules: ConfigRules(cfg), Log: zerolog.Nop(),
+		Features: finalized(), Served: served(),
 		Endpoints: []metadata.Endpoint{
 			{Listener: "PLAINTEXT", Host: "127.0.0.1", Port: 9092, Security: "PLAINTEXT"},
 			{Listener: "INTERNAL", Host: "inside", Port: 9093, Security: "PLAINTEXT"},
@@ -137,4 +138,20 @@ func (b *testBroker) play(t testing.TB, req kmsg.Request) kmsg.Response {
 		t.Fatal(err)
 	}
 	return read
+}
+
+// finalized and served are the features of a cluster of such brokers.
+func finalized() map[string]int16 {
+	out := map[string]int16{}
+	for _, f := range DefaultFeatures() {
+		out[f.Name] = f.Finalized
+	}
+	return out
+}
+
+func served() (out []metadata.FeatureRange) {
+	for _, f := range DefaultFeatures() {
+		out = append(out, metadata.FeatureRange{Name: f.Name, Min: f.Min, Max: f.Max})
+	}
+	return out
 }

@@ -15,7 +15,6 @@ import (
 var (
 	brokerFlag  = flag.String("broker", "gregor", "what to test: gregor, kafka or both")
 	clientsFlag = flag.String("clients", "go", "go: franz-go only; all: Java and librdkafka too, and the scenarios that take longer")
-	haveFlag    = flag.String("have", "", "what gregor can do of what not all versions of it can: logdirs")
 	keepFlag    = flag.Bool("keep", false, "keep the brokers' directories")
 )
 

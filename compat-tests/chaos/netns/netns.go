@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -18,6 +19,7 @@ import (
 type Net struct {
 	name   string // of the interface that leads there, and of all namespaces
 	hub    string // the namespace of the bridge
+	way    bool   // the interface that leads there exists
 	prefix string // of all addresses, with its last dot
 	spaces []string
 }
@@ -62,6 +64,7 @@ func (x *Net) make(n int) error {
 		if err := run("ip", args...); err != nil {
 			return err
 		}
+		x.way = x.way || slices.Contains(args, x.name)
 	}
 	for i := range n {
 		space, port := fmt.Sprintf("%s-%d", x.name, i+1), fmt.Sprintf("port%d", i+1)
@@ -148,6 +151,11 @@ func (x *Net) Close() error {
 	var failed error
 	for _, s := range x.spaces {
 		failed = errors.Join(failed, run("ip", "netns", "del", s))
+	}
+	if x.way {
+		// The kernel empties a namespace some time after its name is gone. Who
+		// makes a network next would find the way there still in place.
+		failed = errors.Join(failed, run("ip", "link", "del", x.name))
 	}
 	if x.hub != "" {
 		failed = errors.Join(failed, run("ip", "netns", "del", x.hub))

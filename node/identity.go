@@ -18,14 +18,24 @@ import (
 // clusterIdentity finds the cluster that the log directories belong to; where
 // none is formatted yet it is the one asked for, or "". Storage checks every
 // directory against it when it opens them.
+//
+// A directory that cannot be read is passed over as long as there is another:
+// storage has it offline from the start. One that is read and makes no sense is
+// an error.
 func clusterIdentity(files vfs.FS, dirs []string, asked string, log zerolog.Logger) (string, error) {
 	found := ""
+	var unread []error
 	for _, dir := range dirs {
 		id, err := storage.ReadIdentity(files, dir)
-		if errors.Is(err, fs.ErrNotExist) {
+		var corrupt *storage.CorruptError
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			continue
-		} else if err != nil {
+		case errors.As(err, &corrupt):
 			return "", err
+		case err != nil:
+			unread = append(unread, fmt.Errorf("log.dirs: %s: %w", dir, err))
+			continue
 		}
 		if id.ClusterID == "" {
 			continue // storage completes it
@@ -34,6 +44,9 @@ func clusterIdentity(files vfs.FS, dirs []string, asked string, log zerolog.Logg
 			return "", fmt.Errorf("log.dirs: %s belongs to cluster %s, the directories before it to %s", dir, id.ClusterID, found)
 		}
 		found = id.ClusterID
+	}
+	if len(unread) == len(dirs) {
+		return "", errors.Join(unread...)
 	}
 	switch {
 	case found != "":

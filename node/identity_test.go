@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,16 +59,23 @@ func TestClusterIdentity(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	file, nonsense := filepath.Join(t.TempDir(), "file"), t.TempDir()
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.WriteFile(filepath.Join(nonsense, "meta.properties"), []byte("node.id=one\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	for name, tc := range map[string]struct {
 		dirs, asked, want, err string
 	}{
-		"found":           {dirs: a, want: clusterA},
-		"found wins":      {dirs: a, asked: clusterB, want: clusterA},
-		"second dir":      {dirs: empty + "," + a, want: clusterA},
-		"asked":           {dirs: empty, asked: clusterB, want: clusterB},
-		"nothing":         {dirs: empty, want: ""},
-		"asked malformed": {dirs: empty, asked: "x", err: "not 16 bytes"},
-		"two clusters":    {dirs: a + "," + b, err: "belongs to cluster"},
+		"one cannot be read": {dirs: file + "," + a, want: clusterA},
+		"none can be read":   {dirs: file, asked: clusterA, err: file},
+		"one is nonsense":    {dirs: a + "," + nonsense, err: "not a number"},
+		"found":              {dirs: a, want: clusterA},
+		"found wins":         {dirs: a, asked: clusterB, want: clusterA},
+		"second dir":         {dirs: empty + "," + a, want: clusterA},
+		"asked":              {dirs: empty, asked: clusterB, want: clusterB},
+		"nothing":            {dirs: empty, want: ""},
+		"asked malformed":    {dirs: empty, asked: "x", err: "not 16 bytes"},
+		"two clusters":       {dirs: a + "," + b, err: "belongs to cluster"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := clusterIdentity(vfs.OS{}, strings.Split(tc.dirs, ","), tc.asked, zerolog.Nop())

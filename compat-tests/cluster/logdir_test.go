@@ -27,9 +27,6 @@ func TestLogDirFailure(t *testing.T) {
 		withEach(t, func(t *testing.T, client string) {
 			for _, role := range []string{"leader", "follower"} {
 				for _, bounce := range []bool{false, true} {
-					if bounce && name == "gregor" {
-						continue // it refuses to start with a directory that it cannot use
-					}
 					t.Run(fmt.Sprintf("%s_bounce=%t", role, bounce), func(t *testing.T) { failDir(t, name, client, role, bounce) })
 				}
 			}

@@ -134,21 +134,26 @@ func checkpointLines(name string, data []byte) ([]string, error) {
 
 // cleanShutdown is the contents of the clean-shutdown marker.
 type cleanShutdown struct {
-	Version     int   `json:"version"`
+	Version int `json:"version"`
+	// BrokerEpoch is -1 where the marker only says that the logs beside it need
+	// no recovery, and not that the broker has all it had.
 	BrokerEpoch int64 `json:"brokerEpoch"`
+	// Directories are the ids of all directories that were shut down with this
+	// one. Kafka has no such field.
+	Directories []string `json:"directories,omitempty"`
 }
 
-func formatCleanShutdown(epoch int64) []byte {
-	data, _ := json.Marshal(cleanShutdown{0, epoch})
+func formatCleanShutdown(epoch int64, directories []string) []byte {
+	data, _ := json.Marshal(cleanShutdown{0, epoch, directories})
 	return data
 }
 
-func parseCleanShutdown(data []byte) (epoch int64, ok bool) {
-	c := cleanShutdown{BrokerEpoch: -1}
+func parseCleanShutdown(data []byte) (c cleanShutdown, ok bool) {
+	c.BrokerEpoch = -1
 	if err := json.Unmarshal(data, &c); err != nil || c.Version != 0 {
-		return -1, false
+		return cleanShutdown{BrokerEpoch: -1}, false
 	}
-	return c.BrokerEpoch, true
+	return c, true
 }
 
 // formatPartitionMeta writes partition.metadata.

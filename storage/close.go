@@ -30,11 +30,22 @@ func (m *Manager) Close(ctx context.Context) error {
 		}
 		return l.close()
 	})
+	unfinished := err != nil
+	epoch := m.brokerEpoch.Load()
+	var ids []string
+	for _, d := range m.dirs {
+		if d.err() != nil {
+			// What was in it may be gone for good, and it need not be among the
+			// directories next time: the others prove nothing of the whole.
+			epoch = -1
+		}
+		ids = append(ids, d.id.String())
+	}
 	for _, d := range m.dirs {
 		if d.err() != nil {
 			err = errors.Join(err, d.err())
-		} else if err == nil {
-			err = m.markClean(d)
+		} else if !unfinished {
+			err = errors.Join(err, m.markClean(d, epoch, ids))
 		}
 	}
 	for _, l := range logs {
@@ -43,13 +54,13 @@ func (m *Manager) Close(ctx context.Context) error {
 	return err
 }
 
-func (m *Manager) markClean(d *logDir) error {
+func (m *Manager) markClean(d *logDir, epoch int64, ids []string) error {
 	for _, file := range []string{recoveryPointFile, logStartFile, highWatermarkFile} {
 		if err := m.checkpoint(d, file); err != nil {
 			return err
 		}
 	}
-	return writeFileAtomic(d.fs, path.Join(d.path, cleanShutdownFile), formatCleanShutdown(m.brokerEpoch.Load()))
+	return writeFileAtomic(d.fs, path.Join(d.path, cleanShutdownFile), formatCleanShutdown(epoch, ids))
 }
 
 // neverUsed says that the log was made since the start and that nothing of it is durable or has to be: it holds no

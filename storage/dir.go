@@ -28,9 +28,11 @@ type logDir struct {
 
 	failure atomic.Pointer[storageError]
 
-	// clean says whether the marker was there at start; epoch is the broker epoch in it.
-	clean bool
-	epoch int64
+	// clean says whether the marker was there at start; epoch is the broker epoch in it, beside the ids of the directories
+	// that were shut down together.
+	clean  bool
+	epoch  int64
+	beside []string
 
 	ckptMu sync.Mutex
 	// Offsets in the checkpoint files as written last. Guarded by ckptMu.
@@ -175,7 +177,8 @@ func (d *logDir) takeMarker() error {
 	if err != nil {
 		return err
 	}
-	d.epoch, d.clean = parseCleanShutdown(data)
+	marker, clean := parseCleanShutdown(data)
+	d.epoch, d.clean, d.beside = marker.BrokerEpoch, clean, marker.Directories
 	if err := d.fs.Remove(name); err != nil {
 		return err
 	}

@@ -84,6 +84,49 @@ func TestOneDirectoryFails(t *testing.T) {
 	}
 }
 
+// TestDirectoriesProveTogether: the markers of a clean shutdown say that the
+// broker has all it had only if every directory of then is there, and none had
+// failed. Whether the logs of a directory need recovery is its own matter.
+func TestDirectoriesProveTogether(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fails bool
+		next  []string
+		want  int64
+	}{
+		"the same":                 {next: []string{"b", "a"}, want: 7},
+		"another one":              {next: []string{"a", "b", "new"}, want: -1},
+		"one is missing":           {next: []string{"b"}, want: -1},
+		"a failed one is missing":  {fails: true, next: []string{"b"}, want: -1},
+		"the first is left, not b": {fails: true, next: []string{"a"}, want: -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			faulty := vfs.NewFaulty(vfs.NewMem(), nil)
+			m, err := Open(Options{FS: faulty, Dirs: []string{"a", "b"}, NodeID: 1, BrokerEpoch: 7})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tc.fails {
+				_ = m.dirs[0].fail(syscall.EIO) // as with its first failed write
+			}
+			if err := m.Close(t.Context()); (err != nil) != tc.fails {
+				t.Fatal(err)
+			}
+			if m, err = Open(Options{FS: faulty, Dirs: tc.next, NodeID: 1}); err != nil {
+				t.Fatal(err)
+			}
+			if got := m.PreviousBrokerEpoch(); got != tc.want {
+				t.Errorf("the epoch is %d, want %d", got, tc.want)
+			}
+			if b := m.dirs[0]; b.path == "b" && !b.clean {
+				t.Error("the directory that was closed in order is to be recovered")
+			}
+			if err := m.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 // TestTooManyOpenFiles fails requests, not the directory.
 func TestTooManyOpenFiles(t *testing.T) {
 	faulty := vfs.NewFaulty(vfs.NewMem(), nil)

@@ -9,7 +9,7 @@
 //	data/                                       one of log.dirs
 //	  .lock                                     flock'ed while a broker uses the directory
 //	  meta.properties                           version=1, cluster.id, node.id, directory.id
-//	  .kafka_cleanshutdown                      {"version":0,"brokerEpoch":7}; only between a clean shut-down and the next start
+//	  .kafka_cleanshutdown                      {"version":0,"brokerEpoch":7,"directories":[ids of all]}; only between a clean shut-down and the next start
 //	  recovery-point-offset-checkpoint          per log: everything below is durable and need not be read by recovery
 //	  log-start-offset-checkpoint               per log, where it is not the first segment's base
 //	  replication-offset-checkpoint             per log: the high watermark

@@ -60,9 +60,10 @@ func FuzzCheckpoints(f *testing.F) {
 				t.Fatal(id, again, err)
 			}
 		}
-		if epoch, ok := parseCleanShutdown(data); ok {
-			if again, ok := parseCleanShutdown(formatCleanShutdown(epoch)); !ok || again != epoch {
-				t.Fatal(epoch, again)
+		if marker, ok := parseCleanShutdown(data); ok {
+			again, ok := parseCleanShutdown(formatCleanShutdown(marker.BrokerEpoch, marker.Directories))
+			if !ok || again.BrokerEpoch != marker.BrokerEpoch || !slices.Equal(again.Directories, marker.Directories) {
+				t.Fatal(marker, again)
 			}
 		}
 		parseProperties(data)

@@ -192,15 +192,20 @@ func parallel(n int, logs []*Log, f func(*Log) error) error {
 func (m *Manager) SetBrokerEpoch(epoch int64) { m.brokerEpoch.Store(epoch) }
 
 // PreviousBrokerEpoch is the epoch in the clean-shutdown markers found by Open, or -1 if any directory was not shut down
-// cleanly or any log ends below its last known high watermark, marker or not: a replica that lost committed records must
-// not be taken for complete.
+// cleanly, one that was is not among the usable ones any more, or any log ends below its last known high watermark, marker
+// or not: a replica that lost committed records must not be taken for complete.
 func (m *Manager) PreviousBrokerEpoch() int64 {
 	epoch := int64(-1)
 	if m.shortened.Load() {
 		return -1
 	}
+	here := make([]string, 0, len(m.dirs))
+	for _, d := range m.dirs {
+		here = append(here, d.id.String())
+	}
 	for i, d := range m.dirs {
-		if !d.clean || (i > 0 && d.epoch != epoch) {
+		missing := slices.ContainsFunc(d.beside, func(id string) bool { return !slices.Contains(here, id) })
+		if !d.clean || missing || i > 0 && d.epoch != epoch {
 			return -1
 		}
 		epoch = d.epoch

@@ -213,7 +213,7 @@ func (s *brokerState) step() []Change {
 	if s.regRevision == 0 {
 		return nil
 	}
-	alive := s.liveRev != 0 && s.live.Incarnation == s.reg.Incarnation
+	alive := s.alive()
 	reg := s.reg
 	switch {
 	case reg.Pending && alive:
@@ -234,6 +234,10 @@ func (s *brokerState) step() []Change {
 		return nil
 	}
 	return []Change{s.putReg(reg)}
+}
+
+func (s *brokerState) alive() bool {
+	return s.liveRev != 0 && s.live.Incarnation == s.reg.Incarnation
 }
 
 func (s *brokerState) putReg(r regRecord) Change {

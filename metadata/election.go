@@ -33,6 +33,9 @@ func AffectsElections(alterations []ConfigAlteration) bool {
 type rules struct {
 	// active says whether a broker may lead and be in sync.
 	active func(id int32) bool
+	// alive says whether a broker gives signs of life. One that does not is active
+	// until it is fenced, which nobody should be made a leader for.
+	alive func(id int32) bool
 	// lossy says whether a broker may have lost what it acknowledged: it
 	// restarted and could not prove a clean shutdown.
 	lossy func(id int32) bool
@@ -106,24 +109,27 @@ func (next *Partition) elect(old *Partition, r rules) {
 	if slices.Contains(next.ISR, old.Leader) {
 		return
 	}
-	first := func(among []int32) int32 {
+	first := func(among []int32, alive func(int32) bool) int32 {
 		for _, id := range next.Replicas {
-			if slices.Contains(among, id) && r.active(id) {
+			if slices.Contains(among, id) && r.active(id) && alive(id) {
 				return id
 			}
 		}
 		return NoLeader
 	}
-	if next.Leader = first(next.ISR); next.Leader != NoLeader {
+	// Of the in-sync set a leader that is gone is better than none: it is known
+	// as the last one then.
+	anyone := func(int32) bool { return true }
+	if next.Leader = first(next.ISR, anyone); next.Leader != NoLeader {
 		return
 	}
-	if next.Leader = first(next.ELR); next.Leader != NoLeader {
+	if next.Leader = first(next.ELR, r.alive); next.Leader != NoLeader {
 		next.ISR = []int32{next.Leader}
 		next.ELR = keep(next.ELR, func(id int32) bool { return id != next.Leader })
 		return
 	}
 	if len(next.ISR) == 0 && len(next.ELR) == 0 && len(next.LastKnownELR) == 1 {
-		next.Leader = first(next.LastKnownELR)
+		next.Leader = first(next.LastKnownELR, r.alive)
 	}
 	if next.Leader == NoLeader && r.unclean {
 		next.Leader = next.mostComplete(r)
@@ -155,6 +161,7 @@ func sameSet(a, b []int32) bool {
 func (i *Image) rulesFor(env *Env, t *Topic, n int32) rules {
 	return rules{
 		active:  i.activeAt(t.ID, n),
+		alive:   i.alive,
 		lossy:   i.lossy,
 		minISR:  max(1, i.intConfig(t, minISRKey, env.MinInsyncReplicas)),
 		unclean: i.boolConfig(t, uncleanKey, env.UncleanLeaderElection),
@@ -196,6 +203,12 @@ func (i *Image) lossy(id int32) bool {
 	return s != nil && s.reg.Pending && (s.epoch == 0 || s.reg.PreviousEpoch != s.epoch)
 }
 
+// alive says whether the registered process of a broker gives signs of life.
+func (i *Image) alive(id int32) bool {
+	s := i.brokerState(id)
+	return s != nil && s.alive()
+}
+
 // Sweep returns the changes of all partitions that are not as they should be,
 // given which brokers are up. Each compares the revision of what it replaces,
 // so that any part of them may be written and the rest be asked for again.
@@ -216,7 +229,7 @@ func Sweep(img *Image, env *Env) []Change {
 // AwaitsElection says whether the controller still has to make leaders out of
 // brokers that are up, for partitions that a broker is a replica of.
 func AwaitsElection(img *Image, id int32) bool {
-	r := rules{lossy: img.lossy, minISR: 1}
+	r := rules{alive: img.alive, lossy: img.lossy, minISR: 1}
 	for _, t := range img.topics.all() {
 		for n, p := range t.Partitions {
 			r.active = img.activeAt(t.ID, int32(n))

@@ -111,7 +111,7 @@ type Rules struct {
 
 // Reassess is what Sweep does to each partition.
 func Reassess(p *Partition, r Rules) *Partition {
-	return p.reassess(rules{active: r.Active, lossy: r.Lossy, minISR: r.MinISR, unclean: r.Unclean, ends: r.Ends})
+	return p.reassess(rules{active: r.Active, alive: r.Active, lossy: r.Lossy, minISR: r.MinISR, unclean: r.Unclean, ends: r.Ends})
 }
 
 // IncarnationOf returns the incarnation that registered last, zero if none.

@@ -6,8 +6,8 @@ type PartitionID struct {
 	Partition int32
 }
 
-// LogEnd is how far a replica's log goes: the leader epoch of its last batch and
-// the offset after it. Of two logs the one with the later epoch has more of what
+// LogEnd is how far a replica's log goes: the last leader epoch that it knows
+// of and the offset after its last batch. Of two logs the one with the later epoch has more of what
 // the last leaders acknowledged, and within an epoch the longer one.
 type LogEnd struct {
 	Epoch  int32
@@ -37,7 +37,7 @@ func UncleanElections(img *Image, env *Env, forced bool) map[int32][]PartitionID
 		r.unclean = false
 		for n, p := range t.Partitions {
 			r.active = img.activeAt(t.ID, int32(n))
-			candidates := keep(p.Replicas, r.active)
+			candidates := keep(keep(p.Replicas, r.active), r.alive)
 			if len(candidates) < 2 || p.reassess(r).Leader != NoLeader {
 				continue
 			}
@@ -54,7 +54,7 @@ func UncleanElections(img *Image, env *Env, forced bool) map[int32][]PartitionID
 func (p *Partition) mostComplete(r rules) int32 {
 	best, end := NoLeader, LogEnd{Epoch: -1, Offset: -1}
 	for _, id := range p.Replicas {
-		if !r.active(id) {
+		if !r.active(id) || !r.alive(id) {
 			continue
 		}
 		said, ok := r.ends[id]

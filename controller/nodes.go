@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	// and appliedPause is the time between two.
 	appliedTimeout = time.Second
 	appliedPause   = 20 * time.Millisecond
+	// appliedLimit bounds all of them: a broker that hangs, or that others alone
+	// reach, must not hold up a shutdown until it is killed.
+	appliedLimit = 3 * time.Second
 	// logEndsTimeout is what unclean elections wait for the brokers' word.
 	logEndsTimeout = time.Second
 )
@@ -65,11 +69,13 @@ func (c *Controller) answerApplied(ctx context.Context, a appliedArgs) (bool, er
 }
 
 // awaitApplied returns when every other broker has applied a revision, or is not
-// up any more.
-func (c *Controller) awaitApplied(ctx context.Context, revision int64) error {
+// up any more, or none that is left has said so within appliedLimit.
+func (c *Controller) awaitApplied(ctx context.Context, revision int64) {
 	if c.opts.Call == nil {
-		return nil
+		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, appliedLimit)
+	defer cancel()
 	var wg sync.WaitGroup
 	for _, b := range c.Image().Brokers() {
 		if b.ID != c.opts.NodeID && b.Active() {
@@ -77,7 +83,9 @@ func (c *Controller) awaitApplied(ctx context.Context, revision int64) error {
 		}
 	}
 	wg.Wait()
-	return ctx.Err()
+	if ctx.Err() != nil {
+		c.log.Warn().Msg("stopping though not every broker is known to have heard who leads now")
+	}
 }
 
 func (c *Controller) awaitAppliedBy(ctx context.Context, b *metadata.Broker, revision int64) {
@@ -98,8 +106,8 @@ func (c *Controller) awaitAppliedBy(ctx context.Context, b *metadata.Broker, rev
 		short, done := context.WithTimeout(ctx, appliedTimeout)
 		_, err := reach[bool](short, c, b.ID, callApplied, appliedArgs{revision})
 		done()
-		if err == nil {
-			break
+		if err == nil || errors.Is(err, kerr.UnsupportedVersion) || errors.Is(err, kerr.ClusterAuthorizationFailed) {
+			break // an older version does not know the question
 		}
 		c.log.Debug().Err(err).Int32("broker", b.ID).Msg("not known to have applied what was handed over")
 		again := time.NewTimer(appliedPause)

@@ -227,10 +227,13 @@ func (c *Controller) tendBrokers(img *metadata.Image) (*metadata.Image, error) {
 	for {
 		if !c.isSwept(img) {
 			swept := img
-			c.askLogEnds(img, false)
-			changes := metadata.Sweep(img, &c.env)
-			next, err := c.commitAll(img, changes)
+			// Who can be elected without losing anything need not wait for that.
+			next, err := c.commitAll(img, metadata.CleanSweep(img, &c.env))
 			if err != nil {
+				return img, err
+			}
+			c.askLogEnds(next, false)
+			if next, err = c.commitAll(next, metadata.Sweep(next, &c.env)); err != nil {
 				return img, err
 			}
 			img = next

@@ -172,6 +172,11 @@ func TestUncleanLeaderIsTheLongest(t *testing.T) {
 				w, store := threeBrokers(t, nil, more)
 				fourth := start(t, Options{Store: store, NodeID: 4, Call: w.call})
 				replicated(t, w.nodes[1], 4, 1, 2, 3)
+				if r := w.nodes[1].CreateTopics(testContext(t), []metadata.NewTopic{{
+					Name: "whole", Partitions: -1, ReplicationFactor: -1, Assignment: []metadata.PartitionAssignment{{Replicas: []int32{4, 1}}},
+				}}, false); r[0].Err != nil {
+					t.Fatal(r)
+				}
 				// 4 is alone in sync, and goes.
 				eventually(t, fourth, "the topic", func(img *metadata.Image) bool { return img.Topic("t") != nil })
 				img := fourth.Image()
@@ -187,8 +192,15 @@ func TestUncleanLeaderIsTheLongest(t *testing.T) {
 				w.mu.Lock()
 				w.hung[2] = true
 				w.mu.Unlock()
+				began := time.Now()
 				if err := fourth.Close(); err != nil {
 					t.Fatal(err)
+				}
+				eventually(t, w.nodes[1], "a leader that is in sync", func(img *metadata.Image) bool {
+					return img.Topic("whole").Partitions[0].Leader == 1
+				})
+				if waited := time.Since(began); waited >= logEndsTimeout {
+					t.Errorf("an election that loses nothing waited %v for what others say of their logs", waited)
 				}
 				if forced {
 					eventually(t, w.nodes[1], "a partition without leader", func(img *metadata.Image) bool {

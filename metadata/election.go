@@ -212,13 +212,20 @@ func (i *Image) alive(id int32) bool {
 // Sweep returns the changes of all partitions that are not as they should be,
 // given which brokers are up. Each compares the revision of what it replaces,
 // so that any part of them may be written and the rest be asked for again.
-func Sweep(img *Image, env *Env) []Change {
+func Sweep(img *Image, env *Env) []Change { return sweep(img, env, true) }
+
+// CleanSweep is Sweep without the partitions for which only an unclean election is
+// left: they can wait for what their replicas say of their logs.
+func CleanSweep(img *Image, env *Env) []Change { return sweep(img, env, false) }
+
+func sweep(img *Image, env *Env, unclean bool) []Change {
 	var changes []Change
 	for _, t := range img.topics.all() {
 		r := img.rulesFor(env, t, 0)
 		for n, p := range t.Partitions {
 			r.active, r.ends = img.activeAt(t.ID, int32(n)), env.LogEnds[PartitionID{t.ID, int32(n)}]
-			if next := p.reassess(r); next != p {
+			next := p.reassess(r)
+			if next != p && (unclean || !r.unclean || !next.Recovering) {
 				changes = append(changes, putPart(t.ID, int32(n), next, p.Revision))
 			}
 		}

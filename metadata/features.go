@@ -106,6 +106,8 @@ func featureProblem(env *Env, u FeatureUpdate, level int16) string {
 		return invalid + fmt.Sprintf("Local controller %d does not support this feature.", env.NodeID)
 	case u.Level < served.Min || u.Level > served.Max:
 		return invalid + fmt.Sprintf("Local controller %d only supports versions %d-%d", env.NodeID, served.Min, served.Max)
+	case u.Level > level && u.Change != FeatureUpgrade:
+		return invalid + "Can't downgrade to a newer version."
 	case u.Level >= level:
 		return ""
 	case u.Change == FeatureUpgrade:

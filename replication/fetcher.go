@@ -480,7 +480,7 @@ var errNoCommonPast = errors.New("the leader's epochs and the follower's have no
 
 func (f *fetcher) truncate(n *followed, leader EpochEnd) error {
 	to, err := n.p.truncate(n.epoch, leader)
-	if err == nil && to >= n.at.Offset {
+	if err == nil && to >= n.at.Offset && n.p.endsInEpoch(n.at.LastEpoch) {
 		return fmt.Errorf("%w: it ends epoch %d at %d, the last one here is %d", errNoCommonPast, leader.Epoch, leader.EndOffset, n.at.LastEpoch)
 	}
 	if err == nil {

@@ -216,6 +216,40 @@ func TestNearestReplica(t *testing.T) {
 	}
 }
 
+// TestEpochWithoutRecords: a broker that led an epoch without a record in it, as
+// before any hand-over of a quiet partition, drops that epoch, and goes on at once.
+func TestEpochWithoutRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &scriptedLeader{asked: make(chan FetchRequest), answers: make(chan func(*FetchResponse) error)}
+		f := newFetcher(l, fetchConfig{maxBytes: 1 << 20, responseMaxBytes: 1 << 20, minBytes: 1, maxWait: time.Second, backoff: time.Second},
+			func() int64 { return 7 }, zerolog.Nop())
+		p := ledBy1(t, 1, 2)
+		produce(t, p, 5)
+		mustAssign(t, p, 1, 2, 1, 2)
+		mustAssign(t, p, 2, 3, 1, 2)
+		f.follow(p, 3)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); f.run(ctx) }()
+		if req := <-l.asked; req.Partitions[0].LastEpoch != 2 {
+			t.Errorf("asked with %+v", req.Partitions)
+		}
+		began := time.Now()
+		l.answers <- func(r *FetchResponse) error {
+			r.Partitions = []Fetched{{PartitionID: PartitionID{p.id, p.index}, Diverging: &EpochEnd{Epoch: 1, EndOffset: 5}}}
+			return nil
+		}
+		if req := <-l.asked; len(req.Partitions) != 1 || req.Partitions[0].LastEpoch != 1 || req.Partitions[0].Offset != 5 {
+			t.Errorf("asked with %+v", req.Partitions)
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("asked again after %v", waited)
+		}
+		cancel()
+		<-done
+	})
+}
+
 // TestNoCommonPast: a leader that does not know an epoch of the follower's, as
 // after the metadata was restored from a backup, is asked again after a pause
 // that grows, and it is said once. What tells nothing new is no reason to hurry.

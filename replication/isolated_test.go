@@ -37,6 +37,9 @@ func TestIsolatedLeader(t *testing.T) {
 		if _, err := p.ListOffset(TimestampLatest, latest); !errors.Is(err, wantList) {
 			t.Errorf("isolated %v, list: %v", isolated, err)
 		}
+		if _, err := p.ListOffset(1<<50, latest); !errors.Is(err, wantList) {
+			t.Errorf("isolated %v, list a time that nothing here has reached: %v", isolated, err)
+		}
 		if _, err := p.ListOffset(TimestampEarliest, latest); err != nil {
 			t.Errorf("isolated %v, list the earliest: %v", isolated, err)
 		}

@@ -504,8 +504,8 @@ func (p *Partition) Snapshot() Snapshot {
 	return snap
 }
 
-// LogEnd is how far the replica's log goes, whoever leads: the leader epoch of its
-// last batch and the offset after it.
+// LogEnd is how far the replica's log goes, whoever leads: the last leader
+// epoch that it knows of and the offset after its last batch.
 func (p *Partition) LogEnd() (epoch int32, offset int64, err error) {
 	p.role.RLock()
 	defer p.role.RUnlock()
@@ -514,6 +514,13 @@ func (p *Partition) LogEnd() (epoch int32, offset int64, err error) {
 		return 0, 0, err
 	}
 	return log.LatestEpoch(), log.LogEndOffset(), nil
+}
+
+// endsInEpoch says whether epoch is still the last one that the log knows of. An
+// epoch without records may go where nothing else does.
+func (p *Partition) endsInEpoch(epoch int32) bool {
+	last, _, err := p.LogEnd()
+	return err == nil && last == epoch
 }
 
 func (p *Partition) highWatermark() int64 { return p.watermark.Load() }

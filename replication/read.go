@@ -102,10 +102,16 @@ func (p *Partition) Read(o ReadOptions) (ReadResult, error) {
 	return res, err
 }
 
-// mustWait reports whether a follower gets nothing now: it is not in sync, and
-// its partition is throttled. The caller holds role and leads.
+// mustWait reports whether a follower gets nothing now: it is not in sync, nor
+// proposed to be, which the high watermark waits for already, and its partition is
+// throttled. The caller holds role and leads.
 func (p *Partition) mustWait(follower int32) bool {
-	return p.throttledAsLeader.Load() && !slices.Contains(p.state.isr.Committed, follower) && p.env.leaderThrottle.exceeded()
+	if !p.throttledAsLeader.Load() || !p.env.leaderThrottle.exceeded() {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.state.isr.InMaximal(follower)
 }
 
 // readable returns the log if the reader's epoch fits and this replica may
@@ -293,10 +299,8 @@ func (p *Partition) ListOffset(ts int64, o ListOptions) (ListedOffset, error) {
 		return notListed, err
 	case ok && found.Offset < upTo:
 		return ListedOffset{found.Timestamp, found.Offset, found.LeaderEpoch}, nil
-	case ok:
-		return notListed, lagging
 	}
-	return notListed, nil
+	return notListed, lagging // where this log has none, a new leader's may
 }
 
 func searchTime(log *storage.Log, ts, upTo int64) (storage.TimestampOffset, bool, error) {

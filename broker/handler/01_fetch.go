@@ -237,7 +237,7 @@ func (f *fetchCall) readPartition(e *fetchEntry, res *fetchResult) error {
 		}
 		return err
 	}
-	f.known = true
+	f.known, res.part = true, e.part
 	var err error
 	res.ReadResult, err = e.part.Read(replication.ReadOptions{
 		Offset: e.offset, MaxBytes: max(0, min(int(e.maxBytes), f.maxBytes-f.bytes)), MinOneBatch: !f.served,

@@ -30,6 +30,7 @@ func (r *fetchResponse) Unmetered() bool { return r.replica }
 type fetchResult struct {
 	replication.ReadResult
 	e    *fetchEntry
+	part *replication.Partition // that was read, nil if none was
 	code int16
 	// leader and its epoch are told if one of them is not -1 (KIP-951).
 	leader, leaderEpoch int32
@@ -92,8 +93,9 @@ func (r *fetchResponse) addEndpoint(img *metadata.Image, id int32, listener stri
 // countReplicated counts what followers get against the throttle of replication.
 func (r *fetchResponse) countReplicated() {
 	for i := range r.results {
-		if res := &r.results[i]; res.e.part != nil {
-			res.e.part.SentToFollower(res.Slice.Len)
+		// Not of the entry: it belongs to the session, which may be closed by now.
+		if res := &r.results[i]; res.part != nil {
+			res.part.SentToFollower(res.Slice.Len)
 		}
 	}
 }

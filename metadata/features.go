@@ -76,15 +76,27 @@ func UpdateFeatures(img *Image, env *Env, updates []FeatureUpdate) (FeatureResul
 }
 
 // defaultMinISR gives all brokers the min.insync.replicas of this one, where
-// features ask for a common one and there is none.
+// features ask for a common one and there is none, and takes away what single
+// brokers have instead: nobody could once the feature is on.
 func defaultMinISR(img *Image, static int, features map[string]int16) []Change {
-	defaults := img.Config(allBrokers())
-	if _, ok := defaults[minISRKey]; ok || features[featureELR] == 0 {
+	if features[featureELR] == 0 {
 		return nil
 	}
-	next := map[string]string{minISRKey: strconv.Itoa(max(static, 1))}
-	maps.Copy(next, defaults)
-	return []Change{putConfig(img, allBrokers(), next)}
+	var changes []Change
+	for r, c := range img.configs.all() {
+		if _, has := c.values[minISRKey]; has && r.Type == ConfigBroker && r != allBrokers() {
+			next := maps.Clone(c.values)
+			delete(next, minISRKey)
+			changes = append(changes, putConfig(img, r, next))
+		}
+	}
+	defaults := img.Config(allBrokers())
+	if _, has := defaults[minISRKey]; !has {
+		next := map[string]string{minISRKey: strconv.Itoa(max(static, 1))}
+		maps.Copy(next, defaults)
+		changes = append(changes, putConfig(img, allBrokers(), next))
+	}
+	return changes
 }
 
 // featureProblem says why a feature cannot go from a level to the one asked

@@ -94,6 +94,14 @@ func TestOneMinISR(t *testing.T) {
 	if _, ok := img.Config(all)[key]; ok {
 		t.Fatal("set without the feature")
 	}
+	own, one, other := metadata.ConfigResource{Type: metadata.ConfigBroker, Name: "1"}, "1", "other"
+	altered := metadata.AlterConfigs(img, &metadata.Env{}, []metadata.ConfigAlteration{{Resource: own, Ops: []metadata.ConfigOp{
+		{Key: key, Value: &one, Kind: metadata.ConfigSet}, {Key: other, Value: &one, Kind: metadata.ConfigSet},
+	}}})[0]
+	img, err := img.With(altered.Plan.Commit)
+	if err != nil || altered.Result.Err != nil || img.Config(own)[key] != one {
+		t.Fatal(err, altered)
+	}
 	result, plan := metadata.UpdateFeatures(img, featureEnv(), []metadata.FeatureUpdate{{Name: feature, Level: 1, Change: metadata.FeatureUpgrade}})
 	if result.Err != nil {
 		t.Fatal(result)
@@ -101,6 +109,9 @@ func TestOneMinISR(t *testing.T) {
 	updated, err := img.With(plan.Commit)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if got := updated.Config(own); len(got) != 1 || got[other] != one {
+		t.Errorf("the broker's own are %v", got)
 	}
 	for name, img := range map[string]*metadata.Image{"formed": formed(t, map[string]int16{feature: 1}), "updated": updated} {
 		if v := img.Config(all)[key]; v != "2" || img.Features()[feature] != 1 {

@@ -47,6 +47,9 @@ type rules struct {
 	ends map[int32]LogEnd
 }
 
+// electable says whether a broker is active and gives signs of life.
+func (r *rules) electable(id int32) bool { return r.active(id) && r.alive(id) }
+
 // reassess returns the state that a partition should have, given which brokers
 // are up; p itself if that is the state it has. Replicas that are not active
 // leave the ISR. While the ISR is below min.insync.replicas, the high watermark
@@ -109,9 +112,9 @@ func (next *Partition) elect(old *Partition, r rules) {
 	if slices.Contains(next.ISR, old.Leader) {
 		return
 	}
-	first := func(among []int32, alive func(int32) bool) int32 {
+	first := func(among []int32, may func(int32) bool) int32 {
 		for _, id := range next.Replicas {
-			if slices.Contains(among, id) && r.active(id) && alive(id) {
+			if slices.Contains(among, id) && may(id) {
 				return id
 			}
 		}
@@ -119,17 +122,16 @@ func (next *Partition) elect(old *Partition, r rules) {
 	}
 	// Of the in-sync set a leader that is gone is better than none: it is known
 	// as the last one then.
-	anyone := func(int32) bool { return true }
-	if next.Leader = first(next.ISR, anyone); next.Leader != NoLeader {
+	if next.Leader = first(next.ISR, r.active); next.Leader != NoLeader {
 		return
 	}
-	if next.Leader = first(next.ELR, r.alive); next.Leader != NoLeader {
+	if next.Leader = first(next.ELR, r.electable); next.Leader != NoLeader {
 		next.ISR = []int32{next.Leader}
 		next.ELR = keep(next.ELR, func(id int32) bool { return id != next.Leader })
 		return
 	}
 	if len(next.ISR) == 0 && len(next.ELR) == 0 && len(next.LastKnownELR) == 1 {
-		next.Leader = first(next.LastKnownELR, r.alive)
+		next.Leader = first(next.LastKnownELR, r.electable)
 	}
 	if next.Leader == NoLeader && r.unclean {
 		next.Leader = next.mostComplete(r)
@@ -157,15 +159,22 @@ func sameSet(a, b []int32) bool {
 	return !slices.ContainsFunc(a, func(id int32) bool { return !slices.Contains(b, id) })
 }
 
-// rulesFor returns the rules of one partition of a topic.
-func (i *Image) rulesFor(env *Env, t *Topic, n int32) rules {
+// rulesOf returns the rules that all partitions of a topic have. Who is active
+// differs: see activeAt.
+func (i *Image) rulesOf(env *Env, t *Topic) rules {
 	return rules{
-		active:  i.activeAt(t.ID, n),
 		alive:   i.alive,
 		lossy:   i.lossy,
 		minISR:  max(1, i.intConfig(t, minISRKey, env.MinInsyncReplicas)),
 		unclean: i.boolConfig(t, uncleanKey, env.UncleanLeaderElection),
 	}
+}
+
+// rulesFor returns the rules of one partition of a topic.
+func (i *Image) rulesFor(env *Env, t *Topic, n int32) rules {
+	r := i.rulesOf(env, t)
+	r.active = i.activeAt(t.ID, n)
+	return r
 }
 
 // topicConfig returns a config as set for the topic or as the default of all
@@ -221,7 +230,7 @@ func CleanSweep(img *Image, env *Env) []Change { return sweep(img, env, false) }
 func sweep(img *Image, env *Env, unclean bool) []Change {
 	var changes []Change
 	for _, t := range img.topics.all() {
-		r := img.rulesFor(env, t, 0)
+		r := img.rulesOf(env, t)
 		for n, p := range t.Partitions {
 			r.active, r.ends = img.activeAt(t.ID, int32(n)), env.LogEnds[PartitionID{t.ID, int32(n)}]
 			next := p.reassess(r)

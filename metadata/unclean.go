@@ -6,9 +6,10 @@ type PartitionID struct {
 	Partition int32
 }
 
-// LogEnd is how far a replica's log goes: the last leader epoch that it knows
-// of and the offset after its last batch. Of two logs the one with the later epoch has more of what
-// the last leaders acknowledged, and within an epoch the longer one.
+// LogEnd is how far a replica's log goes: the last leader epoch that it knows of
+// and the offset after its last batch. Of two logs the one with the later epoch
+// has more of what the last leaders acknowledged, and within an epoch the longer
+// one.
 type LogEnd struct {
 	Epoch  int32
 	Offset int64
@@ -30,14 +31,14 @@ type LogEnds map[PartitionID]map[int32]LogEnd
 func UncleanElections(img *Image, env *Env, forced bool) map[int32][]PartitionID {
 	asked := map[int32][]PartitionID{}
 	for _, t := range img.topics.all() {
-		r := img.rulesFor(env, t, 0)
+		r := img.rulesOf(env, t)
 		if !r.unclean && !forced {
 			continue
 		}
 		r.unclean = false
 		for n, p := range t.Partitions {
 			r.active = img.activeAt(t.ID, int32(n))
-			candidates := keep(keep(p.Replicas, r.active), r.alive)
+			candidates := keep(p.Replicas, r.electable)
 			if len(candidates) < 2 || p.reassess(r).Leader != NoLeader {
 				continue
 			}
@@ -54,7 +55,7 @@ func UncleanElections(img *Image, env *Env, forced bool) map[int32][]PartitionID
 func (p *Partition) mostComplete(r rules) int32 {
 	best, end := NoLeader, LogEnd{Epoch: -1, Offset: -1}
 	for _, id := range p.Replicas {
-		if !r.active(id) || !r.alive(id) {
+		if !r.electable(id) {
 			continue
 		}
 		said, ok := r.ends[id]

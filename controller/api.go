@@ -201,7 +201,7 @@ func (c *Controller) ElectLeaders(ctx context.Context, kind metadata.ElectionTyp
 func (c *Controller) electLeaders(a electLeadersArgs) operation[metadata.PartitionResult] {
 	return partitionOperation(opElectLeaders, a, func(img *metadata.Image) ([]metadata.PartitionResult, []metadata.Plan) {
 		if a.Kind == metadata.UncleanElection {
-			c.askLogEnds(img, true)
+			c.askLogEnds(metadata.UncleanElections(img, &c.env, true))
 		}
 		return metadata.ElectLeaders(img, &c.env, a.Kind, a.Topics)
 	})

@@ -279,11 +279,7 @@ func load(ctx context.Context, store metadata.Store, prefix string) ([]metadata.
 		if !errors.Is(err, metadata.ErrUnavailable) {
 			return nil, 0, fmt.Errorf("controller: load metadata: %w", err)
 		}
-		again := time.NewTimer(askAgainAfter)
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			again.Stop()
+		if sleep(ctx, askAgainAfter); ctx.Err() != nil {
 			return nil, 0, fmt.Errorf("controller: load metadata: %w", errors.Join(err, ctx.Err()))
 		}
 	}
@@ -307,10 +303,10 @@ func (c *Controller) form(ctx context.Context) (*metadata.Image, error) {
 
 // ControlledShutdown hands over the leadership of this broker's partitions, to
 // the extent that there is someone to take it, and returns when the metadata
-// says so and every other broker that is up has applied it (rule 19), or has not told so
-// in appliedLimit: who does not
-// know of the new leaders would send clients here, where nobody serves them any
-// more. The broker's clean shutdown marker may then carry BrokerEpoch.
+// says so and every other broker that is up has applied it (rule 19): who does
+// not know of the new leaders would send clients here, where nobody serves them
+// any more. The others are waited for no longer than appliedLimit. The broker's
+// clean shutdown marker may then carry BrokerEpoch.
 func (c *Controller) ControlledShutdown(ctx context.Context) error {
 	if c.opts.ControllerOnly {
 		return nil

@@ -227,13 +227,18 @@ func (c *Controller) tendBrokers(img *metadata.Image) (*metadata.Image, error) {
 	for {
 		if !c.isSwept(img) {
 			swept := img
-			// Who can be elected without losing anything need not wait for that.
-			next, err := c.commitAll(img, metadata.CleanSweep(img, &c.env))
-			if err != nil {
-				return img, err
+			asked := metadata.UncleanElections(img, &c.env, false)
+			if len(asked) > 0 {
+				// Who can be elected without losing anything need not wait for that.
+				next, err := c.commitAll(img, metadata.CleanSweep(img, &c.env))
+				if err != nil {
+					return img, err
+				}
+				img = next
 			}
-			c.askLogEnds(next, false)
-			if next, err = c.commitAll(next, metadata.Sweep(next, &c.env)); err != nil {
+			c.askLogEnds(asked)
+			next, err := c.commitAll(img, metadata.Sweep(img, &c.env))
+			if err != nil {
 				return img, err
 			}
 			img = next

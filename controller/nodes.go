@@ -110,12 +110,7 @@ func (c *Controller) awaitAppliedBy(ctx context.Context, b *metadata.Broker, rev
 			break // an older version does not know the question
 		}
 		c.log.Debug().Err(err).Int32("broker", b.ID).Msg("not known to have applied what was handed over")
-		again := time.NewTimer(appliedPause)
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			again.Stop()
-		}
+		sleep(ctx, appliedPause)
 	}
 	cancel()
 	<-gone
@@ -139,11 +134,11 @@ func (c *Controller) answerLogEnds(_ context.Context, a logEndsArgs) ([]ReplicaE
 }
 
 // askLogEnds asks the brokers for their logs of partitions of which one replica
-// must be chosen without any being known to have all committed records. Who does
-// not answer in time is only chosen where nobody does.
-func (c *Controller) askLogEnds(img *metadata.Image, forced bool) {
+// must be chosen without any being known to have all committed records; see
+// metadata.UncleanElections. Who does not answer in time is only chosen where
+// nobody does.
+func (c *Controller) askLogEnds(asked map[int32][]metadata.PartitionID) {
 	c.env.LogEnds = nil
-	asked := metadata.UncleanElections(img, &c.env, forced)
 	if len(asked) == 0 {
 		return
 	}

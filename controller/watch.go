@@ -42,12 +42,15 @@ func (c *Controller) watchLoop(img *metadata.Image) {
 	}
 }
 
-func (c *Controller) pause(d time.Duration) {
+func (c *Controller) pause(d time.Duration) { sleep(c.ctx, d) }
+
+// sleep passes time, until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-c.ctx.Done():
+	case <-ctx.Done():
 	}
 }
 

@@ -547,12 +547,7 @@ func (n *Node) handOver(ctx context.Context) {
 		n.log.Warn().Err(err).Msg("stopping without having handed over what this broker leads")
 		return
 	}
-	told := time.NewTimer(farewell)
-	defer told.Stop()
-	select {
-	case <-told.C:
-	case <-ctx.Done():
-	}
+	_ = sleep(ctx, farewell)
 }
 
 func (n *Node) closeParts(ctx context.Context) error {

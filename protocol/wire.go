@@ -171,7 +171,7 @@ func (w *WireReader) TagCount() uint32 {
 // caller's to judge; see Require.
 func (w *WireReader) Tag() (tag uint32, body WireReader) {
 	tag, size := w.uvarint(), w.uvarint()
-	return tag, WireReader{b: w.take(int(size)), flexible: true, bad: w.bad}
+	return tag, WireReader{b: w.take(int(size)), flexible: true}
 }
 
 // Require fails w unless ok.

@@ -304,7 +304,9 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 		}
 		m.applyTopic(d, first)
 	}
-	m.reportOffline()
+	if len(delta.Topics) > 0 {
+		m.reportOffline()
+	}
 	if first {
 		return // what follows is for partitions that were there before
 	}

@@ -137,6 +137,48 @@ type memListener struct {
 	once  sync.Once
 }
 
+// register adds a broker to the cluster that exists in the metadata only, until
+// the end of the test.
+func (b *testBroker) register(id int32) {
+	b.t.Helper()
+	other, err := controller.New(controller.Options{
+		Store: b.store, NodeID: id, Rack: "there", Exclusive: true, Log: zerolog.Nop(),
+		Endpoints: []metadata.Endpoint{{Listener: "PLAINTEXT", Host: "other", Port: 9092, Security: "PLAINTEXT"}},
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(b.t.Context(), answerTime)
+	defer cancel()
+	if err := other.Start(ctx); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() {
+		if err := other.Close(); err != nil {
+			b.t.Error(err)
+		}
+	})
+	await(b.t, func() bool {
+		is := b.controller.Image().Broker(id)
+		return is != nil && is.Active()
+	})
+}
+
+// createTopicOn creates a topic of one partition on certain brokers.
+func (b *testBroker) createTopicOn(name string, replicas ...int32) metadata.ID {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), answerTime)
+	defer cancel()
+	res := b.controller.CreateTopics(ctx, []metadata.NewTopic{{
+		Name: name, Partitions: -1, ReplicationFactor: -1, ID: newTestID(),
+		Assignment: []metadata.PartitionAssignment{{Partition: 0, Replicas: replicas}},
+	}}, false)
+	if res[0].Err != nil {
+		b.t.Fatal(res[0].Err)
+	}
+	return res[0].ID
+}
+
 func newMemListener() *memListener {
 	return &memListener{conns: make(chan net.Conn), done: make(chan struct{})}
 }

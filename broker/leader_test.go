@@ -1,14 +1,10 @@
 package broker
 
 import (
-	"context"
 	"testing"
 	"time"
 
-	"github.com/gregor-broker/gregor/controller"
-	"github.com/gregor-broker/gregor/metadata"
 	"github.com/gregor-broker/gregor/protocol"
-	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -17,35 +13,8 @@ import (
 // versions that have room for it (KIP-951).
 func TestCurrentLeader(t *testing.T) {
 	b := startBroker(t, nil)
-	other, err := controller.New(controller.Options{
-		Store: b.store, NodeID: 2, Rack: "there", Exclusive: true, Log: zerolog.Nop(),
-		Endpoints: []metadata.Endpoint{{Listener: "PLAINTEXT", Host: "other", Port: 9092, Security: "PLAINTEXT"}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), answerTime)
-	defer cancel()
-	if err := other.Start(ctx); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := other.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	await(t, func() bool {
-		two := b.controller.Image().Broker(2)
-		return two != nil && two.Active()
-	})
-	res := b.controller.CreateTopics(ctx, []metadata.NewTopic{{
-		Name: "there", Partitions: -1, ReplicationFactor: -1, ID: newTestID(),
-		Assignment: []metadata.PartitionAssignment{{Partition: 0, Replicas: []int32{2}}},
-	}}, false)
-	if res[0].Err != nil {
-		t.Fatal(res[0].Err)
-	}
-	id := res[0].ID
+	b.register(2)
+	id := b.createTopicOn("there", 2)
 	c := b.dial()
 	for v := int16(9); v <= 13; v++ {
 		resp := c.ask(addRecords(produceRequest(v, 1), "there", id, 0, records(protocol.BatchParams{}, 1, 10))).(*kmsg.ProduceResponse)

@@ -65,6 +65,8 @@ type Replica struct {
 	// BrokerEpoch is the incarnation that sent the last fetch; Unknown where
 	// the fetch did not say (KIP-903).
 	BrokerEpoch int64
+	// Turn is the last fetch's place among all fetches; see ReadOptions.
+	Turn int64
 	// LastFetchMs is when the last fetch came, and LeaderEndThen where the
 	// leader's log ended at that moment.
 	LastFetchMs   int64

@@ -29,6 +29,10 @@ type ReadOptions struct {
 	ReplicaID   int32
 	BrokerEpoch int64
 	LogStart    int64
+	// Turn counts the fetches of this broker in the order in which they came.
+	// Of a follower's fetches that are read side by side the one with the
+	// highest says where its log ends.
+	Turn int64
 	// AllowFollower lets a consumer read from a replica that does not lead
 	// (KIP-392).
 	AllowFollower bool
@@ -52,6 +56,10 @@ type ReadResult struct {
 	// Throttled tells that there was more for the follower, which has to wait
 	// (KIP-73). Nobody tells when for: it is to be looked at again later.
 	Throttled bool
+	// Late tells that a fetch of a later Turn was here before, so that this one
+	// does not count as progress. Who sent that may not come back with the
+	// position by itself: its session is to look again.
+	Late bool
 }
 
 // Read returns batches from an offset on up to the bound of the reader.
@@ -87,7 +95,7 @@ func (p *Partition) Read(o ReadOptions) (ReadResult, error) {
 		return res, err
 	}
 	if o.ReplicaID >= 0 {
-		if err = p.progressed(o, res.LogEndOffset); err == nil && res.Slice.Len > 0 && p.mustWait(o.ReplicaID) {
+		if res.Late, err = p.progressed(o, res.LogEndOffset); err == nil && res.Slice.Len > 0 && p.mustWait(o.ReplicaID) {
 			res.Throttled = true
 			res.Slice.Release()
 			res.Slice = storage.Slice{}
@@ -200,8 +208,15 @@ func (p *Partition) preferred(o ReadOptions) int32 {
 	return best.ID
 }
 
-// progressed notes a follower's fetch. The caller holds role and leads.
-func (p *Partition) progressed(o ReadOptions, logEnd int64) error {
+// progressed notes a follower's fetch, unless it is late. The caller holds role
+// and leads.
+//
+// A follower that gives up a request begins a new session with the next. Until
+// its wait is over the old request is read again whenever something is appended,
+// with the position that the follower had when it asked. Were that to count, the
+// follower would stand there for good: in its new session it does not tell again
+// what it has told.
+func (p *Partition) progressed(o ReadOptions, logEnd int64) (late bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := slices.IndexFunc(p.followers, func(r Replica) bool { return r.ID == o.ReplicaID })
@@ -209,20 +224,30 @@ func (p *Partition) progressed(o ReadOptions, logEnd int64) error {
 		// Its metadata or ours is older than the assignment. With the right
 		// leader epoch it is ours: it shall ask again.
 		if o.CurrentLeaderEpoch != NoEpoch {
-			return kerr.UnknownLeaderEpoch
+			return false, kerr.UnknownLeaderEpoch
 		}
-		return kerr.NotLeaderForPartition
+		return false, kerr.NotLeaderForPartition
 	}
 	r := &p.followers[i]
 	if o.BrokerEpoch != Unknown && o.BrokerEpoch < r.BrokerEpoch {
 		// A request of a process that another one replaced, still on its way.
-		return kerr.NotLeaderForPartition
+		return false, kerr.NotLeaderForPartition
 	}
+	if o.Turn < r.Turn {
+		return true, nil
+	}
+	back := o.Offset < r.LogEnd
 	*r = r.Fetched(o.Offset, o.LogStart, logEnd, p.state.leaderEpoch, o.BrokerEpoch, p.env.now().UnixMilli())
+	r.Turn = o.Turn
 	p.advance()
 	p.lowMoved()
 	p.inviteFollowers()
-	return nil
+	if back {
+		// It truncated, or the request was given up before it arrived: its
+		// session knows.
+		p.wakeAll()
+	}
+	return false, nil
 }
 
 // ReadBytes copies whole batches from offset on up to the log end, about

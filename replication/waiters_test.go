@@ -26,7 +26,8 @@ func grow(p *Partition, records, bytes int64) {
 func follow(p *Partition, id int32, offset int64) error {
 	p.role.RLock()
 	defer p.role.RUnlock()
-	return p.progressed(ReadOptions{ReplicaID: id, Offset: offset, CurrentLeaderEpoch: NoEpoch, BrokerEpoch: -1}, p.logEnd)
+	_, err := p.progressed(ReadOptions{ReplicaID: id, Offset: offset, CurrentLeaderEpoch: NoEpoch, BrokerEpoch: -1}, p.logEnd)
+	return err
 }
 
 func TestProduceWaitCommittedAtOnce(t *testing.T) {

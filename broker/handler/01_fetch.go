@@ -71,6 +71,7 @@ type fetchCall struct {
 
 	replicaID          int32
 	brokerEpoch        int64
+	turn               int64 // of a replica's fetch
 	maxBytes, minBytes int
 	maxWait            time.Duration
 
@@ -133,6 +134,7 @@ func (f *fetchCall) checkReplica() error {
 	if known != nil && f.brokerEpoch >= 0 && f.brokerEpoch < known.Epoch {
 		return kerr.StaleBrokerEpoch
 	}
+	f.turn = f.b.sessions.turns.Add(1)
 	return nil
 }
 
@@ -221,7 +223,7 @@ func (f *fetchCall) read(e *fetchEntry, onlyNews bool) {
 	}
 	f.bytes += res.Slice.Len
 	f.served = f.served || res.Slice.Len > 0
-	if res.Throttled && e.watch != nil {
+	if (res.Throttled || res.Late) && e.watch != nil {
 		e.watch.Requeue() // to be looked at when the wait is over: no append will tell
 	}
 	if onlyNews && !res.news() {
@@ -242,7 +244,7 @@ func (f *fetchCall) readPartition(e *fetchEntry, res *fetchResult) error {
 	res.ReadResult, err = e.part.Read(replication.ReadOptions{
 		Offset: e.offset, MaxBytes: max(0, min(int(e.maxBytes), f.maxBytes-f.bytes)), MinOneBatch: !f.served,
 		Isolation: f.req.IsolationLevel, CurrentLeaderEpoch: e.leaderEpoch, LastFetchedEpoch: e.lastEpoch,
-		ReplicaID: f.replicaID, BrokerEpoch: f.brokerEpoch, LogStart: e.logStart,
+		ReplicaID: f.replicaID, BrokerEpoch: f.brokerEpoch, LogStart: e.logStart, Turn: f.turn,
 		AllowFollower: f.req.Version >= 11, Rack: f.req.Rack,
 	})
 	f.hurry = f.hurry || err != nil || res.Diverging != nil || res.PreferredReplica >= 0

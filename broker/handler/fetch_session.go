@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gregor-broker/gregor/replication"
@@ -80,6 +81,8 @@ type fetchKey struct {
 type sessionCache struct {
 	slots int
 	now   func() time.Time
+	// turns counts the fetches of followers; see replication.ReadOptions.
+	turns atomic.Int64
 
 	mu      sync.Mutex
 	byID    map[int32]*fetchSession

@@ -155,7 +155,7 @@ func (s *shop) trouble() {
 	a = s.start("a")
 	s.await("both run again", func() bool { return s.state[a.m] == "RUNNING" && s.state[b.m] == "RUNNING" })
 
-	s.restartBroker()
+	bounceInTransactions(s.t, s.b)
 	s.await("both go on after the broker was killed", s.upToDate(100))
 
 	// All are gone, one loses its state, and the broker dies while it is restored.
@@ -166,11 +166,11 @@ func (s *shop) trouble() {
 	}
 	a, b = s.start("a"), s.start("b")
 	s.await("the instances rebalance", func() bool { return s.state[b.m] == "REBALANCING" })
-	s.restartBroker()
+	bounceInTransactions(s.t, s.b)
 	s.await("the state is restored", s.upToDate(100))
 	s.await("both run", func() bool { return s.state[a.m] == "RUNNING" && s.state[b.m] == "RUNNING" })
 
-	s.b.Kill()
+	downInTransactions(s.t, s.b)
 	s.end(b, syscall.SIGKILL)
 	if err := s.b.Start(); err != nil {
 		s.t.Fatal(err)
@@ -196,14 +196,6 @@ func (s *shop) trouble() {
 	s.t.Logf("records restored: %d, into standbys: %d; stores promoted: %d", s.count["restored"], s.count["standby"], s.count["promoted"])
 	if s.count["restored"] == 0 {
 		s.t.Error("no changelog was restored")
-	}
-}
-
-func (s *shop) restartBroker() {
-	s.t.Helper()
-	s.b.Kill()
-	if err := s.b.Start(); err != nil {
-		s.t.Fatal(err)
 	}
 }
 
@@ -305,33 +297,26 @@ func (s *shop) await(what string, is func() bool) {
 			s.t.Logf("%s, after %.1f s", what, wait.took())
 			return
 		case wait.over(how):
-			open, hanging := s.open()
-			if hanging && s.b.Name == "kafka" {
-				s.t.Skipf("Apache Kafka left transactions hanging when it was killed, which no coordinator knows of any more; until %s: %s", what, open)
-			}
-			s.t.Fatalf("never: %s; %d of %d orders are out; %s", what, seen, sent, open)
+			s.t.Fatalf("never: %s; %d of %d orders are out; %s", what, seen, sent, s.open())
 		}
 	}
 }
 
 // open tells which transactions are open, and where no stable offset comes.
-// Hanging is what belongs to no transaction that a coordinator would end.
-func (s *shop) open() (what string, hanging bool) {
+func (s *shop) open() string {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var b strings.Builder
 	txns, err := s.adm.ListTransactions(ctx, nil, nil)
-	known := err != nil
 	fmt.Fprintf(&b, "transactions (%v):", err)
 	for _, x := range txns.Sorted() {
 		if strings.HasPrefix(x.TxnID, s.prefix) && x.State != "CompleteCommit" && x.State != "CompleteAbort" {
 			fmt.Fprintf(&b, " %s is %s;", x.TxnID, x.State)
-			known = known || x.State != "Empty"
 		}
 	}
 	topics, err := s.adm.ListTopics(ctx)
 	if err != nil {
-		return fmt.Sprint(&b, err), false
+		return fmt.Sprint(&b, err)
 	}
 	names := slices.DeleteFunc(topics.Names(), func(n string) bool { return !strings.HasPrefix(n, s.prefix) })
 	ends, err := s.adm.ListEndOffsets(ctx, names...)
@@ -340,10 +325,9 @@ func (s *shop) open() (what string, hanging bool) {
 	ends.Each(func(o kadm.ListedOffset) {
 		if at, ok := stable.Lookup(o.Topic, o.Partition); ok && at.Offset < o.Offset {
 			fmt.Fprintf(&b, " %s[%d] from %d to %d;", o.Topic, o.Partition, at.Offset, o.Offset)
-			hanging = !known
 		}
 	})
-	return b.String(), hanging
+	return b.String()
 }
 
 func (s *shop) put(topic string, ms int64, key, value string) {

@@ -392,10 +392,7 @@ func runPipeline(t *testing.T, b *harness.Broker, alone bool, command func(args 
 		other = p.start("other")
 	}
 	p.await("another one takes over from one that was killed", p.progress(50))
-	b.Kill()
-	if err := b.Start(); err != nil {
-		t.Fatal(err)
-	}
+	bounceInTransactions(t, b)
 	p.await("it goes on after the broker was killed", p.progress(50))
 
 	other.signal(syscall.SIGSTOP) // what makes a zombie

@@ -217,10 +217,7 @@ func runCopiers(t *testing.T, b *harness.Broker, args []string) {
 		await("copies are made", func() bool { return copied() >= want || c.ended() })
 		c.kill(round)
 		if round == 1 {
-			b.Kill()
-			if err := b.Start(); err != nil {
-				t.Fatal(err)
-			}
+			bounceInTransactions(t, b)
 		}
 	}
 	await("all is copied", func() bool {

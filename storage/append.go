@@ -49,6 +49,9 @@ func (l *Log) nameRolled() error {
 	}
 	l.hk.Lock()
 	defer l.hk.Unlock()
+	if err := l.inService(); err != nil {
+		return err
+	}
 	return l.finishRolls()
 }
 

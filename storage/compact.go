@@ -126,9 +126,7 @@ func (l *Log) alive() error {
 	if err := l.dir.err(); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed || l.removed.Load() {
+	if l.inService() != nil || l.removed.Load() {
 		return errSuperseded
 	}
 	return nil

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"path"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -319,15 +320,81 @@ func TestHousekeepingOfADeletedLog(t *testing.T) {
 	if _, err := l.AppendAsLeader(guardBatch(10, protocol.BatchParams{}), AppendOptions{LeaderEpoch: 3, Version: 9}); err != nil {
 		t.Fatal(err)
 	}
+	l.hk.Lock()
+	err = l.forceRoll(time.Now()) // so that there is a segment below the log start
+	l.hk.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetHighWatermark(1)
+	if err := l.SetLogStartOffset(1); err != nil {
+		t.Fatal(err)
+	}
 	if err := m.DeleteLog(l.TopicPartition()); err != nil {
 		t.Fatal(err)
 	}
 	l.hk.Lock()
-	defer l.hk.Unlock()
-	if err := errors.Join(l.writeEpochs(), l.flush(true)); err != nil {
+	err = errors.Join(l.writeEpochs(), l.flush(true))
+	l.hk.Unlock()
+	if err != nil {
 		t.Fatal(err)
+	}
+	if n, err := l.applyRetention(time.Now().Add(1000 * time.Hour)); n > 0 || !errors.Is(err, kerr.NotLeaderForPartition) {
+		t.Errorf("retention: %d segments, %v", n, err)
+	}
+	if err := errors.Join(l.housekeep(), l.makeSpare()); err != nil {
+		t.Error(err)
+	}
+	for _, err := range []error{l.TruncateTo(0), l.TruncateFullyAndStartAt(5), l.nameRolled()} {
+		if err != nil && !errors.Is(err, kerr.NotLeaderForPartition) {
+			t.Error(err)
+		}
 	}
 	if d := m.Dirs()[0]; d.Err != nil {
 		t.Fatal(d.Err)
+	}
+}
+
+// createGate is a file system that calls before at each creation of a file for the next segment.
+type createGate struct {
+	vfs.FS
+	before func()
+}
+
+func (g *createGate) Create(name string) (vfs.File, error) {
+	if g.before != nil && strings.HasSuffix(name, nextSuffix) {
+		g.before()
+	}
+	return g.FS.Create(name)
+}
+
+// A log that is deleted while the file of its next segment is made keeps its directory until that is there.
+func TestDeleteWhileTheSpareIsMade(t *testing.T) {
+	fs := &createGate{FS: vfs.NewMem()}
+	m, err := Open(Options{FS: fs, Dirs: []string{"data"}, NodeID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := m.CreateLog(TopicPartition{"t", 0}, TopicID{1}, DefaultLogConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	deleted := make(chan error, 1)
+	fs.before = func() {
+		go func() { deleted <- m.DeleteLog(l.TopicPartition()) }()
+		select {
+		case err := <-deleted: // it did not wait
+			deleted <- err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	if err := l.makeSpare(); err != nil {
+		t.Error(err)
+	}
+	if err := <-deleted; err != nil {
+		t.Error(err)
+	}
+	if d := m.Dirs()[0]; d.Err != nil {
+		t.Error(d.Err)
 	}
 }

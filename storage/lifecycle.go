@@ -182,10 +182,13 @@ func (m *Manager) takeOut(tp TopicPartition, suffix string) (taken *Log, to stri
 	return l, to, nil
 }
 
-// shut makes the log unusable and closes its files.
+// shut makes the log unusable and closes its files. Whoever works in its directory has ended when it returns, and nobody
+// begins any more.
 func (l *Log) shut() {
 	l.hk.Lock()
 	defer l.hk.Unlock()
+	l.spareMu.Lock()
+	defer l.spareMu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true

@@ -265,6 +265,13 @@ func (l *Log) usable() error {
 	return nil
 }
 
+// inService is usable for who has hk: the log is neither closed nor deleted before hk is let go.
+func (l *Log) inService() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.usable()
+}
+
 // floorSegment returns the index of the last segment whose base is at most offset, or -1.
 func floorSegment(segs []*segment, offset int64) int {
 	return sort.Search(len(segs), func(i int) bool { return segs[i].base > offset }) - 1

@@ -41,8 +41,8 @@ func (l *Log) raiseStart(off int64) {
 func (l *Log) applyRetention(now time.Time) (int, error) {
 	l.hk.Lock()
 	defer l.hk.Unlock()
-	if err := l.dir.err(); err != nil {
-		return 0, err
+	if err := l.inService(); err != nil {
+		return 0, err // perhaps deleted since the caller took hold of it
 	}
 	if err := l.finishRolls(); err != nil {
 		return 0, err

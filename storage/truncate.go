@@ -17,7 +17,7 @@ import (
 func (l *Log) TruncateTo(off int64) error {
 	l.hk.Lock()
 	defer l.hk.Unlock()
-	if err := l.dir.err(); err != nil {
+	if err := l.inService(); err != nil {
 		return err
 	}
 	if off >= l.LogEndOffset() {
@@ -55,7 +55,7 @@ func (l *Log) TruncateTo(off int64) error {
 func (l *Log) TruncateFullyAndStartAt(off int64) error {
 	l.hk.Lock()
 	defer l.hk.Unlock()
-	if err := l.dir.err(); err != nil {
+	if err := l.inService(); err != nil {
 		return err
 	}
 	if err := l.finishRolls(); err != nil {

@@ -21,6 +21,7 @@ const (
 	opAlterQuotas      = "AlterQuotas"
 	opAlterScram       = "AlterScram"
 	opUpdateFeatures   = "UpdateFeatures"
+	opUnregisterBroker = "UnregisterBroker"
 	opAlterPartition   = "AlterPartition"
 )
 
@@ -337,6 +338,27 @@ func (c *Controller) updateFeatures(a updateFeaturesArgs) operation[metadata.Fea
 				return []metadata.FeatureResult{result}, nil
 			}
 			return []metadata.FeatureResult{result}, []metadata.Plan{plan}
+		},
+	}
+}
+
+type unregisterArgs struct{ ID int32 }
+
+// UnregisterBroker forgets a broker. See metadata.Unregister.
+func (c *Controller) UnregisterBroker(ctx context.Context, id int32) (metadata.UnregisterResult, error) {
+	results, err := do(ctx, c, c.unregisterBroker(unregisterArgs{id}))
+	if err != nil {
+		return metadata.UnregisterResult{}, err
+	}
+	return results[0], nil
+}
+
+func (c *Controller) unregisterBroker(a unregisterArgs) operation[metadata.UnregisterResult] {
+	return operation[metadata.UnregisterResult]{
+		name: opUnregisterBroker, args: a, fault: func(r *metadata.UnregisterResult) *error { return &r.Err },
+		decide: func(img *metadata.Image, retried bool) ([]metadata.UnregisterResult, []metadata.Plan) {
+			result, plan := metadata.Unregister(img, a.ID, retried)
+			return []metadata.UnregisterResult{result}, []metadata.Plan{plan}
 		},
 	}
 }

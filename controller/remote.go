@@ -240,6 +240,8 @@ func (c *Controller) answer(ctx context.Context, m callMessage) callAnswer {
 		return answerOp(ctx, c, m, c.alterScram)
 	case opUpdateFeatures:
 		return answerOp(ctx, c, m, c.updateFeatures)
+	case opUnregisterBroker:
+		return answerOp(ctx, c, m, c.unregisterBroker)
 	case opAlterPartition:
 		return answerOp(ctx, c, m, c.alterPartition)
 	case callApplied:

@@ -1,8 +1,11 @@
 package metadata
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // Registration is what a broker tells of itself when it starts.
@@ -71,6 +74,35 @@ func Register(img *Image, r Registration) []Change {
 		expect = s.regRevision
 	}
 	return []Change{{Op: Op{Kind: OpPut, Key: regKey(r.ID), Value: encode(record)}, Expect: expect}}
+}
+
+// UnregisterResult answers for a broker that was to be forgotten.
+type UnregisterResult struct {
+	Err     error
+	Message string
+}
+
+// Unregister decides to forget a broker that does not come back: it is listed no
+// more, and once the partitions were swept nobody waits for it. It may register
+// again. retried tells that this was decided before, with an outcome that nobody
+// learned of.
+//
+// Kafka forgets a broker that is up as well, which then leads nothing until it is
+// started again; here that is INVALID_REQUEST.
+func Unregister(img *Image, id int32, retried bool) (UnregisterResult, Plan) {
+	s := img.brokerState(id)
+	switch {
+	case s != nil && s.regRevision != 0 && s.liveRev != 0:
+		return UnregisterResult{kerr.InvalidRequest, fmt.Sprintf("Broker ID %d is up. Stop it first.", id)}, Plan{}
+	case s != nil && s.regRevision != 0:
+		return UnregisterResult{}, Plan{
+			Commit: []Change{{Op: Op{Kind: OpDelete, Key: regKey(id)}, Expect: s.regRevision}},
+			Guard:  []Compare{{Key: liveKey(id), Target: ModRevision, Revision: 0}},
+		}
+	case retried:
+		return UnregisterResult{}, Plan{}
+	}
+	return UnregisterResult{kerr.BrokerIDNotRegistered, fmt.Sprintf("Broker ID %d is not currently registered", id)}, Plan{}
 }
 
 // Alive returns which incarnation of a broker gives signs of life.

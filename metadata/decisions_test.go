@@ -161,6 +161,12 @@ func (s *script) run() {
 			asked = append(asked, metadata.Reassignment{Topic: name, Partition: a.Partition, Replicas: a.Replicas})
 		}
 		s.partitions(metadata.Reassign(s.img, s.env, asked, !s.d.HasArg("same-rf")))
+	case "unregister":
+		id := int32(s.intArg("id", 0))
+		result, plan := metadata.Unregister(s.img, id, s.d.HasArg("retried"))
+		s.printf("%v %q", result.Err, result.Message)
+		s.commit(plan.Commit)
+		s.settle()
 	case "isr": // puts the sets in the store as they are asked for
 		for _, a := range s.assignment() {
 			s.commit([]metadata.Change{metadata.SetISR(s.img.Topic(name), a.Partition, a.Replicas)})

@@ -93,6 +93,7 @@ func apis() []API {
 		{Key: 58, Min: 0, Max: 0, handle: envelope, Internal: true},
 		{Key: 60, Min: 0, Max: 2, handle: describeCluster},
 		{Key: 61, Min: 0, Max: 0, handle: describeProducers},
+		{Key: 64, Min: 0, Max: 0, handle: unregisterBroker},
 		{Key: 65, Min: 0, Max: 0, handle: describeTransactions},
 		{Key: 66, Min: 0, Max: 2, handle: listTransactions},
 		{Key: 68, Min: 0, Max: 1, handle: consumerGroupHeartbeat},

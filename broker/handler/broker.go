@@ -87,6 +87,7 @@ type Cluster interface {
 	AlterQuotas(ctx context.Context, alterations []metadata.QuotaAlteration, resolves func(host string) bool, validateOnly bool) ([]metadata.QuotaResult, error)
 	AlterScram(ctx context.Context, deletions []metadata.ScramID, upsertions []metadata.ScramUpsertion) ([]metadata.ScramResult, error)
 	UpdateFeatures(ctx context.Context, updates []metadata.FeatureUpdate, validateOnly bool) (metadata.FeatureResult, error)
+	UnregisterBroker(ctx context.Context, id int32) (metadata.UnregisterResult, error)
 	// AllocateProducerIDs reserves count producer ids from first on.
 	AllocateProducerIDs(ctx context.Context) (first int64, count int32, err error)
 }

@@ -120,6 +120,10 @@ func clusterScripts() map[string][]step {
 			{"describe what is left", describeScramOf("adm-u", "adm-v")},
 			{"delete the other", alterScram([]metadata.ScramID{{User: "adm-u", Mechanism: 2}})},
 		},
+		"unregister_broker": {
+			{"unknown", unregister(999)},
+			{"negative", unregister(-1)},
+		},
 		// Nothing is changed: those who record share their Kafka.
 		"features": {
 			{"v2 unknown", updateFeatures57(2, featureOf("adm.unknown", 1, 1))},
@@ -386,6 +390,12 @@ func describeScramOf(users ...string) kmsg.Request {
 		u.Name = name
 		r.Users = append(r.Users, u)
 	}
+	return r
+}
+
+func unregister(id int32) kmsg.Request {
+	r := kmsg.NewPtrUnregisterBrokerRequest()
+	r.BrokerID = id
 	return r
 }
 

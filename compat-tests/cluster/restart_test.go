@@ -52,6 +52,60 @@ func TestRollingRestart(t *testing.T) {
 	})
 }
 
+// TestUnregister: a broker that is down for good is forgotten, under load, and is
+// listed no more; its replicas go elsewhere. One of the same id may join later.
+func TestUnregister(t *testing.T) {
+	onEach(t, func(t *testing.T, name string) {
+		withEach(t, func(t *testing.T, client string) {
+			c := start(t, name, apart(4))
+			topic := c.create([][]int32{{1, 2, 4}, {2, 4, 3}, {4, 3, 1}}, "min.insync.replicas=2")
+			l := c.load(client, topic, loadConfig{})
+			c.stop(4)
+			c.await("broker 4 fenced", func(ctx context.Context) (bool, error) {
+				fenced, err := c.fenced(ctx)
+				return slices.Equal(fenced, []int32{4}), err
+			})
+			req := kmsg.NewPtrUnregisterBrokerRequest()
+			req.BrokerID = 4
+			r, err := req.RequestWith(t.Context(), c.cl)
+			if err == nil {
+				err = kerr.ErrorForCode(r.ErrorCode)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.await("broker 4 forgotten", func(ctx context.Context) (bool, error) {
+				fenced, err := c.fenced(ctx)
+				return len(fenced) == 0, err
+			})
+			l.more(10)
+			to := [][]int32{{1, 2, 3}, {2, 3, 1}, {3, 1, 2}}
+			c.reassign(topic, to)
+			c.awaitAssigned(topic, to)
+			l.more(10)
+			c.restart(4)
+			c.create([][]int32{{4, 1, 2}})
+			l.end()
+		})
+	})
+}
+
+// fenced are the brokers that are registered and not up (KIP-1073).
+func (c *cluster) fenced(ctx context.Context) (ids []int32, err error) {
+	req := kmsg.NewPtrDescribeClusterRequest()
+	req.IncludeFencedBrokers = true
+	r, err := req.RequestWith(ctx, c.cl)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range r.Brokers {
+		if b.IsFenced {
+			ids = append(ids, b.NodeID)
+		}
+	}
+	return ids, kerr.ErrorForCode(r.ErrorCode)
+}
+
 // TestReplacedDisk: a broker's disk is empty when it starts again, under load.
 // It gets everything from the others and leads again. Where it is a controller
 // too, it is removed as such first, and joins anew.

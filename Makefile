@@ -55,7 +55,8 @@ bench:
 compat: build
 	@cd compat-tests && GREGOR_BIN=$(CURDIR)/bin/gregor && export GREGOR_BIN && failed=0 && set -x; \
 	$(GO) test -count=1 -timeout 90m -parallel 12 -broker both -clients all $(COMPATFLAGS) || failed=1; \
-	$(GO) test ./cluster -count=1 -timeout 90m -broker both -clients all || failed=1; \
+	$(GO) test ./cluster -count=1 -timeout 90m -long -broker gregor -clients all || failed=1; \
+	$(GO) test ./cluster -count=1 -timeout 90m -long -broker kafka || failed=1; \
 	$(GO) run ./suites || failed=1; \
 	exit $$failed
 

@@ -11,11 +11,11 @@
 //	roundtrip      a broker is paused or cut off
 //	restart        a rolling restart, a replaced disk, a changed address
 //
-// Each takes Apache Kafka instead of gregor too, on which none has been seen to pass
-// yet: until then a failure there may be the script's.
+// Each takes Apache Kafka instead of gregor too, which proves the script.
 //
 //	go test ./cluster                                        franz-go against gregor, seconds each
-//	go test ./cluster -count=1 -broker both -clients all     with the Java client and librdkafka
+//	go test ./cluster -count=1 -long -clients all            the longer ones too, with the Java client and librdkafka
+//	go test ./cluster -count=1 -long -broker kafka           franz-go against Apache Kafka, a minute each
 //
 // One goroutine drives a scenario; clients run beside it and write what they saw
 // into a journal, which is judged at the end.

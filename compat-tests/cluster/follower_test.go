@@ -157,7 +157,7 @@ func (c *cluster) readJavaMetrics(l *load) func() int32 {
 // TestThrottledReassignment: kafka-reassign-partitions.sh moves a partition no
 // faster than it was told to, and takes the throttle away in the end (KIP-73).
 func TestThrottledReassignment(t *testing.T) {
-	needAll(t)
+	long(t)
 	onEach(t, func(t *testing.T, name string) {
 		c := start(t, name, apart(4))
 		const (

@@ -20,7 +20,7 @@ import (
 // in sync with, and in the end leads alone, what lies in the other. With a new
 // disk in its place it gets everything again.
 func TestLogDirFailure(t *testing.T) {
-	needAll(t)
+	long(t)
 	if os.Geteuid() != 0 {
 		missing(t, &harness.MissingError{What: "disks that fail", Reason: "only root may mount them"})
 	}

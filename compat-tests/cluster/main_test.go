@@ -14,7 +14,8 @@ import (
 
 var (
 	brokerFlag  = flag.String("broker", "gregor", "what to test: gregor, kafka or both")
-	clientsFlag = flag.String("clients", "go", "go: franz-go only; all: Java and librdkafka too, and the scenarios that take longer")
+	clientsFlag = flag.String("clients", "go", "go: franz-go only; all: Java and librdkafka too")
+	longFlag    = flag.Bool("long", false, "the scenarios that take longer, too")
 	keepFlag    = flag.Bool("keep", false, "keep the brokers' directories")
 )
 
@@ -57,11 +58,11 @@ func missing(t *testing.T, err error) {
 	t.Fatal(err)
 }
 
-// needAll skips what takes too long for every day.
-func needAll(t *testing.T) {
+// long skips what takes too long for every day.
+func long(t *testing.T) {
 	t.Helper()
-	if *clientsFlag != "all" {
-		t.Skip("needs -clients all")
+	if !*longFlag {
+		t.Skip("needs -long")
 	}
 }
 

@@ -26,7 +26,7 @@ var (
 // good, and that retention took a directory offline when the log it worked on
 // moved away.
 func TestReassign(t *testing.T) {
-	needAll(t)
+	long(t)
 	onEach(t, func(t *testing.T, name string) {
 		withEach(t, func(t *testing.T, client string) {
 			c := start(t, name, apart(4), reassigned...)

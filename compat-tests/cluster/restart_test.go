@@ -17,7 +17,7 @@ import (
 // load. Clients see no error, and the gap in what is acknowledged, and in what is
 // read, is logged for each restart.
 func TestRollingRestart(t *testing.T) {
-	needAll(t)
+	long(t)
 	onEach(t, func(t *testing.T, name string) {
 		withEach(t, func(t *testing.T, client string) {
 			c := start(t, name, here(3))

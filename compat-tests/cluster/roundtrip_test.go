@@ -22,7 +22,7 @@ func TestPause(t *testing.T) {
 // TestCutOff: the leader of all partitions is cut off from the other nodes while
 // clients still reach it, then in one direction only.
 func TestCutOff(t *testing.T) {
-	needAll(t)
+	long(t)
 	if err := netns.Supported(); err != nil {
 		missing(t, &harness.MissingError{What: "networks of their own", Reason: err.Error()})
 	}

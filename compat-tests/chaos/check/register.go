@@ -1,7 +1,10 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"sort"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -14,10 +17,8 @@ import (
 // the answer of EndTxn) and OffsetFetch with require_stable. A refused commit,
 // of an old generation say, must have no effect: a fetch that sees it has no
 // explanation. Only commits that nobody repeated are judged: one that a client
-// sent twice may take effect twice. Nor are answers of a coordinator that was
-// cut off and had been deposed: it answers from the past, in Kafka too, until it
-// hears of its successor. Nothing that a group commits with such an offset is
-// accepted.
+// sent twice may take effect twice. An answer of a coordinator that had been
+// deposed and could not know it yet may be from the past, see [pasts].
 func registers(a *analysis) {
 	limit := a.o.Linearize
 	if limit == 0 {
@@ -80,19 +81,19 @@ func (a *analysis) registerOps() map[committed][]porcupine.Operation {
 		}
 	}
 	out := map[committed][]porcupine.Operation{}
-	deposed, past := a.deposedCoordinator(), 0
+	pasts, past := a.pasts(), 0
 	for i := range a.ops {
 		op := &a.ops[i]
-		if deposed(op) {
+		from, is := pasts.from(op)
+		if is {
 			past++
-			continue
 		}
 		for k, v := range op.Offsets {
 			c := committed{op.Group, k}
 			if len(fetched[c]) == 0 || repeated[c] {
 				continue
 			}
-			o := porcupine.Operation{ClientId: op.Process, Call: op.Invoked, Return: op.Returned}
+			o := porcupine.Operation{ClientId: op.Process, Call: from, Return: op.Returned}
 			switch {
 			case op.F == history.FetchOffset && op.Type == history.OK:
 				o.Input, o.Output = registerInput{}, v
@@ -121,47 +122,163 @@ func (a *analysis) registerOps() map[committed][]porcupine.Operation {
 // was there before it: observers ask some times a second.
 const coordinatorHeard = int64(time.Second)
 
-// deposedCoordinator tells of a fetchOffset whether another broker than the one
-// that answered was known to lead the group's partition, in a later leader epoch
-// than any in which the one that answered did.
-func (a *analysis) deposedCoordinator() func(*history.Op) bool {
-	type reign struct {
-		leader, epoch int32
-		from          int64
+// pasts tells which fetched offsets may be from the past. A coordinator that is
+// cut off while another takes its place goes on answering what was committed
+// when it was deposed, in Kafka too, until it hears of its successor. Nothing
+// that a group commits with such an offset is accepted. This explains an answer
+//
+//   - of a broker that, in its newest Metadata answer of before, led the group's
+//     partition: one that said that another does knows that it was deposed, and
+//     of one that said nothing there is no telling;
+//   - while another one led the partition in a later epoch;
+//   - with an offset that the register held at some time since the last commit
+//     that the broker acknowledged, since it was not deposed by then.
+type pasts struct {
+	a          *analysis
+	partitions int32
+	reigns     map[history.Key]map[int32]reign
+	said       map[leaderSeat][]reign
+	commits    map[committed][]*history.Op // that were acknowledged, with the broker that did
+	acks       map[leaderSeat][]*history.Op
+	writers    map[committed]map[int64]*history.Op
+}
+
+// reign is a leader's epoch. In reigns, at is when the first question was asked
+// that the epoch answered; in said, when an answer came.
+type reign struct {
+	leader, epoch int32
+	at            int64
+}
+
+// leaderSeat is a broker and a partition that it may lead.
+type leaderSeat struct {
+	broker int32
+	key    history.Key
+}
+
+func (a *analysis) pasts() *pasts {
+	p := &pasts{
+		a: a, reigns: map[history.Key]map[int32]reign{}, said: map[leaderSeat][]reign{},
+		commits: map[committed][]*history.Op{}, acks: map[leaderSeat][]*history.Op{}, writers: map[committed]map[int64]*history.Op{},
 	}
-	reigns := map[history.Key][]reign{}
-	brokers, partitions := map[int32]bool{}, int32(0)
 	for i := range a.ops {
-		op := &a.ops[i]
-		if op.Type != history.OK {
+		for _, l := range a.ops[i].Leaders {
+			if a.ops[i].Type == history.OK && l.Key.Topic == history.GroupTopic {
+				p.hear(&a.ops[i], l)
+			}
+		}
+	}
+	for i := range a.ops {
+		if op := &a.ops[i]; p.partitions > 0 && op.F == history.Commit {
+			p.acknowledged(op)
+		}
+	}
+	p.settle()
+	return p
+}
+
+func (p *pasts) hear(op *history.Op, l history.Leader) {
+	p.partitions = max(p.partitions, l.Key.Partition+1)
+	if l.Broker >= 0 {
+		s := leaderSeat{l.Broker, l.Key}
+		p.said[s] = append(p.said[s], reign{l.Leader, l.Epoch, op.Returned})
+	}
+	if l.Leader < 0 {
+		return
+	}
+	if p.reigns[l.Key] == nil {
+		p.reigns[l.Key] = map[int32]reign{}
+	}
+	if _, is := p.reigns[l.Key][l.Epoch]; !is {
+		p.reigns[l.Key][l.Epoch] = reign{l.Leader, l.Epoch, op.Invoked}
+	}
+}
+
+func (p *pasts) acknowledged(op *history.Op) {
+	for k, v := range op.Offsets {
+		c := committed{op.Group, k}
+		if p.writers[c] == nil {
+			p.writers[c] = map[int64]*history.Op{}
+		}
+		p.writers[c][v] = op
+		// What is part of a transaction takes effect with the marker, which may
+		// reach a successor.
+		if op.Type == history.OK && op.TxnID == "" && op.Broker != 0 {
+			p.commits[c] = append(p.commits[c], op)
+		}
+	}
+	if op.Type == history.OK && op.Broker != 0 {
+		s := leaderSeat{op.Broker, history.Coordinates(op.Group, p.partitions)}
+		p.acks[s] = append(p.acks[s], op)
+	}
+}
+
+// settle leaves in said what a broker knew by the time of each answer: one may
+// overtake another, but no broker goes back to an earlier epoch (P27).
+func (p *pasts) settle() {
+	for _, list := range p.said {
+		slices.SortStableFunc(list, func(x, y reign) int { return cmp.Compare(x.at, y.at) })
+		for i := 1; i < len(list); i++ {
+			if list[i].epoch < list[i-1].epoch {
+				list[i].leader, list[i].epoch = list[i-1].leader, list[i-1].epoch
+			}
+		}
+	}
+}
+
+// from is the time since when the register may have held what an operation
+// read: its call, or an earlier time where the answer may be from the past.
+func (p *pasts) from(op *history.Op) (int64, bool) {
+	if op.F != history.FetchOffset || op.Type != history.OK || op.Broker == 0 || p.partitions == 0 {
+		return op.Invoked, false
+	}
+	s := leaderSeat{op.Broker, history.Coordinates(op.Group, p.partitions)}
+	if !p.deposed(s, op) {
+		return op.Invoked, false
+	}
+	for k, v := range op.Offsets {
+		if p.over(committed{op.Group, k}, v, op) {
+			return op.Invoked, false
+		}
+	}
+	var since int64
+	for _, ack := range p.acks[s] {
+		if ack.Returned < op.Invoked {
+			since = max(since, ack.Invoked)
+		}
+	}
+	return since, true
+}
+
+// deposed tells whether the broker that answered had been succeeded and could
+// not know it.
+func (p *pasts) deposed(s leaderSeat, op *history.Op) bool {
+	said := p.said[s]
+	n := sort.Search(len(said), func(i int) bool { return said[i].at >= op.Invoked })
+	if n == 0 || said[n-1].leader != s.broker {
+		return false
+	}
+	for _, r := range p.reigns[s.key] {
+		if r.epoch > said[n-1].epoch && r.leader != s.broker && r.at <= op.Returned+coordinatorHeard {
+			return true
+		}
+	}
+	return false
+}
+
+// over tells whether the broker that answered had itself acknowledged a later
+// commit than the one of an offset.
+func (p *pasts) over(c committed, offset int64, op *history.Op) bool {
+	w := p.writers[c][offset]
+	for _, ack := range p.commits[c] {
+		if ack.Broker != op.Broker || ack.Returned >= op.Invoked || ack.Offsets[c.key] == offset {
 			continue
 		}
-		for _, l := range op.Leaders {
-			if l.Key.Topic != history.GroupTopic || l.Leader < 0 {
-				continue
-			}
-			brokers[l.Broker] = true
-			partitions = max(partitions, l.Key.Partition+1)
-			reigns[l.Key] = append(reigns[l.Key], reign{l.Leader, l.Epoch, op.Invoked})
+		if offset < 0 || w != nil && w.Type == history.OK && w.Returned < ack.Invoked {
+			return true
 		}
 	}
-	return func(op *history.Op) bool {
-		if op.F != history.FetchOffset || op.Type != history.OK || op.Broker == 0 || len(brokers) < 2 {
-			return false
-		}
-		own, other := int32(-1), int32(-1)
-		for _, r := range reigns[history.Coordinates(op.Group, partitions)] {
-			switch {
-			case r.from > op.Returned+coordinatorHeard:
-				return other > own
-			case r.leader == op.Broker:
-				own = max(own, r.epoch)
-			default:
-				other = max(other, r.epoch)
-			}
-		}
-		return other > own
-	}
+	return false
 }
 
 // around are the operations of a register, for a finding.

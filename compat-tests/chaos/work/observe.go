@@ -90,16 +90,23 @@ func (l *life) leaders(c *wire.Conn) ([]history.Leader, int32, error) {
 			self = b.NodeID
 		}
 	}
+	o.Leaders = leadersOf(resp, self)
+	l.rec.End(o, history.OK, nil)
+	return o.Leaders, self, nil
+}
+
+// leadersOf is what a broker says of the partitions that it was asked for.
+func leadersOf(resp *kmsg.MetadataResponse, by int32) []history.Leader {
+	var out []history.Leader
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
-			o.Leaders = append(o.Leaders, history.Leader{
-				Key: history.Key{Topic: *t.Topic, Partition: p.Partition}, Broker: self, Leader: p.Leader, Epoch: p.LeaderEpoch, InSync: len(p.ISR),
+			out = append(out, history.Leader{
+				Key: history.Key{Topic: *t.Topic, Partition: p.Partition}, Broker: by, Leader: p.Leader, Epoch: p.LeaderEpoch, InSync: len(p.ISR),
 				PartitionEpoch: -1, ControllerEpoch: -1,
 			})
 		}
 	}
-	l.rec.End(o, history.OK, nil)
-	return o.Leaders, self, nil
+	return out
 }
 
 func (l *life) listOffsets(c *wire.Conn, self int32, led map[string][]history.Leader, timestamp int64, isolation int8) error {

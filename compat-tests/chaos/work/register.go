@@ -121,14 +121,38 @@ func nilIfCode(err error) error {
 	return err
 }
 
-func (x *registrar) commit(group string, k history.Key) error {
+// groupCoordinator is the connection to a group's coordinator, which has just
+// said whom it takes for the leader of the groups' partitions: an answer from
+// the past is excused only of who could not know that it was deposed.
+func (x *registrar) groupCoordinator(group string) (*wire.Conn, error) {
 	c, err := x.coordinator(0, group)
+	if err != nil {
+		return nil, err
+	}
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version = 9
+	topic := kmsg.NewMetadataRequestTopic()
+	topic.Topic = kmsg.StringPtr(history.GroupTopic)
+	req.Topics = append(req.Topics, topic)
+	o := x.rec.Begin(x.op(history.Metadata))
+	answer, err := c.Do(req)
+	if err != nil {
+		x.rec.End(o, history.Fail, err)
+		return nil, err
+	}
+	o.Leaders = leadersOf(answer.(*kmsg.MetadataResponse), x.node)
+	x.rec.End(o, history.OK, nil)
+	return c, nil
+}
+
+func (x *registrar) commit(group string, k history.Key) error {
+	c, err := x.groupCoordinator(group)
 	if err != nil {
 		return err
 	}
 	op := x.op(history.Commit)
 	v := x.value.Add(1)
-	op.Group, op.Once, op.Offsets, op.Generation = group, true, map[history.Key]int64{k: v}, -1
+	op.Group, op.Broker, op.Once, op.Offsets, op.Generation = group, x.node, true, map[history.Key]int64{k: v}, -1
 	req := kmsg.NewPtrOffsetCommitRequest()
 	req.Version, req.Group, req.Generation = 9, group, -1
 	p := kmsg.NewOffsetCommitRequestTopicPartition()
@@ -145,7 +169,7 @@ func (x *registrar) commit(group string, k history.Key) error {
 }
 
 func (x *registrar) fetch(group string, k history.Key) error {
-	c, err := x.coordinator(0, group)
+	c, err := x.groupCoordinator(group)
 	if err != nil {
 		return err
 	}
@@ -190,13 +214,13 @@ func (x *registrar) transact(group string, k history.Key, newer, commit bool) er
 			return nilIfCode(err)
 		}
 	}
-	c, err := x.coordinator(0, group)
+	c, err := x.groupCoordinator(group)
 	if err != nil {
 		return err
 	}
 	op := x.op(history.Commit)
 	v := x.value.Add(1)
-	op.Group, op.Once, op.Offsets, op.TxnID, op.PID, op.Epoch = group, true, map[history.Key]int64{k: v}, id, pid, epoch
+	op.Group, op.Broker, op.Once, op.Offsets, op.TxnID, op.PID, op.Epoch = group, x.node, true, map[history.Key]int64{k: v}, id, pid, epoch
 	o := x.rec.Begin(op)
 	if err := x.txnCommit(c, o, k, v, newer); err != nil {
 		// Nobody asks to commit this transaction any more.

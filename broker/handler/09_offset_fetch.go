@@ -21,7 +21,14 @@ func offsetFetch(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.OffsetFetchRequest)
 	resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
 	if req.Version >= 8 {
+		room := b.room()
 		for i := range req.Groups {
+			if room.full(&kmsg.OffsetFetchResponse{Version: req.Version, Groups: last(resp.Groups)}) {
+				g := kmsg.NewOffsetFetchResponseGroup()
+				g.Group, g.ErrorCode = req.Groups[i].Group, errNoRoom.Code
+				resp.Groups = append(resp.Groups, g)
+				continue
+			}
 			resp.Groups = append(resp.Groups, b.fetchGroup(r, &req.Groups[i], req.Version, req.RequireStable))
 		}
 		return resp, nil

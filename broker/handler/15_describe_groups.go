@@ -17,7 +17,14 @@ import (
 func describeGroups(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.DescribeGroupsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeGroupsResponse)
+	room := b.room()
 	for _, id := range req.Groups {
+		if room.full(&kmsg.DescribeGroupsResponse{Version: req.Version, Groups: last(resp.Groups)}) {
+			g := kmsg.NewDescribeGroupsResponseGroup()
+			g.Group, g.ErrorCode = id, errNoRoom.Code
+			resp.Groups = append(resp.Groups, g)
+			continue
+		}
 		g, err := callGroup[*kmsg.DescribeGroupsResponseGroup](r.Ctx, b, id, func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
 			return s.DescribeGroup(now, t, id, req.Version)
 		})

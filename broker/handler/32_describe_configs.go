@@ -20,15 +20,23 @@ import (
 //   - Topics, this broker, the default of all brokers (the empty name), this
 //     broker's loggers, groups (KIP-848) and client metrics (KIP-714).
 //   - Null keys or none mean all of them; a key that is not known is left out.
+//   - The answer is bounded, see room.
 //   - Values that must stay secret are null and marked as sensitive.
 func describeConfigs(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.DescribeConfigsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
 	img := b.Cluster.Image()
+	room := b.room()
 	for i := range req.Resources {
 		asked := &req.Resources[i]
 		o := kmsg.NewDescribeConfigsResponseResource()
 		o.ResourceType, o.ResourceName = asked.ResourceType, asked.ResourceName
+		if room.full(&kmsg.DescribeConfigsResponse{Version: req.Version, Resources: last(resp.Resources)}) {
+			text := "The resources before it fill the answer."
+			o.ErrorCode, o.ErrorMessage = errNoRoom.Code, &text
+			resp.Resources = append(resp.Resources, o)
+			continue
+		}
 		entries, err, text := b.describeResource(img, asked)
 		if err != nil {
 			o.ErrorCode = err.Code

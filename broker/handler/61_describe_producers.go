@@ -18,6 +18,7 @@ func describeProducers(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.DescribeProducersRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeProducersResponse)
 	img := b.Cluster.Image()
+	room := b.room()
 	for _, t := range req.Topics {
 		rt := kmsg.NewDescribeProducersResponseTopic()
 		rt.Topic = t.Topic
@@ -25,9 +26,13 @@ func describeProducers(b *Broker, r *Request) (kmsg.Response, error) {
 		for _, n := range t.Partitions {
 			rp := kmsg.NewDescribeProducersResponseTopicPartition()
 			rp.Partition = n
-			if whole != nil {
+			before := kmsg.DescribeProducersResponseTopic{Partitions: last(rt.Partitions)}
+			switch {
+			case room.full(&kmsg.DescribeProducersResponse{Topics: []kmsg.DescribeProducersResponseTopic{before}}):
+				rp.ErrorCode = errNoRoom.Code
+			case whole != nil:
 				rp.ErrorCode, rp.ErrorMessage = protocol.Code(whole), &message
-			} else {
+			default:
 				active, err := b.activeProducers(t.Topic, n)
 				rp.ErrorCode, rp.ActiveProducers = protocol.Code(err), describedProducers(active)
 			}

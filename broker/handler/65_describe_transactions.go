@@ -16,7 +16,14 @@ import (
 func describeTransactions(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.DescribeTransactionsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeTransactionsResponse)
+	room := b.room()
 	for _, id := range req.TransactionalIDs {
+		if room.full(&kmsg.DescribeTransactionsResponse{Version: req.Version, TransactionStates: last(resp.TransactionStates)}) {
+			d := kmsg.NewDescribeTransactionsResponseTransactionState()
+			d.TransactionalID, d.ErrorCode = id, errNoRoom.Code
+			resp.TransactionStates = append(resp.TransactionStates, d)
+			continue
+		}
 		var d *kmsg.DescribeTransactionsResponseTransactionState
 		err := error(kerr.InvalidRequest)
 		if id != "" {

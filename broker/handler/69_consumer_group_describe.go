@@ -17,7 +17,14 @@ import (
 func consumerGroupDescribe(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.ConsumerGroupDescribeRequest)
 	resp := req.ResponseKind().(*kmsg.ConsumerGroupDescribeResponse)
+	room := b.room()
 	for _, id := range req.Groups {
+		if room.full(&kmsg.ConsumerGroupDescribeResponse{Version: req.Version, Groups: last(resp.Groups)}) {
+			g := kmsg.NewConsumerGroupDescribeResponseGroup()
+			g.Group, g.ErrorCode = id, errNoRoom.Code
+			resp.Groups = append(resp.Groups, g)
+			continue
+		}
 		g, err := callGroup[*kmsg.ConsumerGroupDescribeResponseGroup](r.Ctx, b, id, func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
 			return s.DescribeConsumerGroup(now, t, id)
 		})

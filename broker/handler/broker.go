@@ -63,6 +63,7 @@ type Broker struct {
 
 	sessions      *sessionCache
 	fetchMaxBytes int32
+	mostAnswered  int // see room
 	// interBroker is the name of the listener between brokers.
 	interBroker string
 
@@ -159,6 +160,7 @@ func New(b Broker) (*Broker, error) {
 	}
 	b.producerIDs = &producerIDs{}
 	b.fetchMaxBytes = b.Config.Int32("fetch.max.bytes")
+	b.mostAnswered = mostAnswered
 	b.interBroker = b.Config.InterBrokerListener()
 	b.sessions = newSessionCache(b.Config.Int("max.incremental.fetch.session.cache.slots"), b.Now)
 	rows := apis()

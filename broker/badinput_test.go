@@ -13,7 +13,8 @@
 //	 4 slow and never-reading clients                TestSlowFrame, TestNeverReadingClient (stalled TLS handshake: security)
 //	 5 HTTP and TLS on a plaintext port              TestBadInput (plaintext on a TLS port: security)
 //	 6 API keys and versions out of range            TestBadInput, TestUnsupportedApiVersions
-//	 7 array counts, amplification                   TestBadInput; protocol.TestDecodeHostileCounts, TestDecodeAmplification
+//	 7 array counts, amplification                   TestBadInput, TestHostileRepetition; protocol.TestDecodeHostileCounts,
+//	                                                 TestDecodeAmplification; handler.TestAnswersAreBounded
 //	 8 tag counts, sizes, order                      TestBadInput; protocol.TestDecodeManyTags, TestDecodeHostileCounts, TestDecodeLikeKafka
 //	 9 varints that do not end                       TestBadInput; protocol.TestDecodeHostileCounts, TestRecordsRefused, FuzzDecode
 //	10 strings, names of topics, internal topics     TestBadInput, TestHostileNames, TestProduceErrors; protocol.TestDecodeReplacesInvalidUTF8;
@@ -45,11 +46,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"math"
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -342,7 +348,10 @@ func TestHostileNames(t *testing.T) {
 		expect(t, "fetching "+what, p.ErrorCode, kerr.UnknownTopicOrPartition)
 	}
 	g.coordinated("any" + g.run)
-	expect(t, "producing to the groups' topic", c.produce("__consumer_offsets", batchOf(protocol.BatchParams{}, 1, 10)), kerr.InvalidTopicException)
+	g.producer("any" + g.run)
+	for _, internal := range []string{"__consumer_offsets", "__transaction_state"} {
+		expect(t, "producing to "+internal, c.produce(internal, batchOf(protocol.BatchParams{}, 1, 10)), kerr.InvalidTopicException)
+	}
 }
 
 // TestHostileTrailingBytes: Kafka's parser does not look at what follows a request, and nor do we. It is not taken for the
@@ -928,6 +937,56 @@ func TestHostileOffsetCommits(t *testing.T) {
 	expect(t, "a negative offset", commit(0, -5, -1, ""), nil) // Kafka takes it, and no client reads it as an offset
 }
 
+// TestHostileRepetition: one group's offsets, 0.8 MB of them, are asked for two thousand times in a request of 50 KB. What
+// fits an answer is answered, see handler.TestAnswersAreBounded.
+func TestHostileRepetition(t *testing.T) {
+	if *against != "" {
+		t.Skip("Kafka answers with all of it, or runs out of memory")
+	}
+	const partitions, each, groups = 200, 4096, 2000
+	g := attack(t, 4*little) // the offsets stay
+	group, topic := "repeated"+g.run, "repeated"+g.run
+	g.create(topic, partitions)
+	g.coordinated(group)
+	c := g.dial()
+	for first := range int32(2) {
+		commit := kmsg.NewPtrOffsetCommitRequest()
+		commit.Version, commit.Group, commit.Generation = 8, group, -1
+		rt := kmsg.NewOffsetCommitRequestTopic()
+		rt.Topic = topic
+		for i := range int32(partitions / 2) {
+			p := kmsg.NewOffsetCommitRequestTopicPartition()
+			p.Partition, p.Metadata = first*partitions/2+i, kmsg.StringPtr(strings.Repeat("m", each))
+			rt.Partitions = append(rt.Partitions, p)
+		}
+		commit.Topics = append(commit.Topics, rt)
+		expect(t, "committing", ask[*kmsg.OffsetCommitResponse](c, commit).Topics[0].Partitions[0].ErrorCode, nil)
+	}
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.Version = 8
+	for range groups {
+		one := kmsg.NewOffsetFetchRequestGroup()
+		one.Group = group
+		req.Groups = append(req.Groups, one)
+	}
+	if err := c.send(req); err != nil {
+		t.Fatal(err)
+	}
+	g.see() // while the answer is being made
+	var size [4]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		t.Fatal(err)
+	}
+	n := int64(binary.BigEndian.Uint32(size[:]))
+	if n < partitions*each || n > 110_000_000 {
+		t.Errorf("an answer of %d bytes", n)
+	}
+	if _, err := io.CopyN(io.Discard, c, n); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "what comes next", c.produce(topic, batchOf(protocol.BatchParams{}, 1, 10)), nil)
+}
+
 func initProducer(txn string, timeout int32) *kmsg.InitProducerIDRequest {
 	req := kmsg.NewPtrInitProducerIDRequest()
 	req.Version, req.TransactionTimeoutMillis, req.ProducerID, req.ProducerEpoch = 4, timeout, -1, -1
@@ -971,24 +1030,30 @@ func TestHostileProducerIDs(t *testing.T) {
 	}
 }
 
+// producer waits until the broker coordinates a transactional id, and takes it.
+func (g *target) producer(txn string) *kmsg.InitProducerIDResponse {
+	g.t.Helper()
+	for range 300 {
+		find := kmsg.NewPtrFindCoordinatorRequest()
+		find.Version, find.CoordinatorKey, find.CoordinatorType = 3, txn, 1
+		ask[*kmsg.FindCoordinatorResponse](g.witness, find)
+		if mine := ask[*kmsg.InitProducerIDResponse](g.witness, initProducer(txn, 60_000)); mine.ErrorCode == 0 {
+			g.ready()
+			return mine
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	g.t.Fatal("no coordinator")
+	return nil
+}
+
 // TestHostileTransactions: timeouts beyond the largest, and guesses at the producers of others.
 func TestHostileTransactions(t *testing.T) {
 	g := attack(t, 2*little)
 	txn, topic := "txn"+g.run, "txn"+g.run
 	g.create(topic, 1)
 	c := g.dial()
-	var mine *kmsg.InitProducerIDResponse
-	for range 300 { // the coordinator's topic is being created
-		find := kmsg.NewPtrFindCoordinatorRequest()
-		find.Version, find.CoordinatorKey, find.CoordinatorType = 3, txn, 1
-		ask[*kmsg.FindCoordinatorResponse](c, find)
-		if mine = ask[*kmsg.InitProducerIDResponse](c, initProducer(txn, 60_000)); mine.ErrorCode == 0 {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	expect(t, "the victim", mine.ErrorCode, nil)
-	g.ready()
+	mine := g.producer(txn)
 	for _, timeout := range []int32{900_001, math.MaxInt32, 0, -1, math.MinInt32} {
 		expect(t, fmt.Sprint("timeout ", timeout), ask[*kmsg.InitProducerIDResponse](c, initProducer("other"+g.run, timeout)).ErrorCode, kerr.InvalidTransactionTimeout)
 	}
@@ -1017,13 +1082,24 @@ func TestHostileTransactions(t *testing.T) {
 		end.Version, end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = 4, txn, guess.id, guess.epoch, true
 		expect(t, "ending with "+guess.what, ask[*kmsg.EndTxnResponse](c, end).ErrorCode, guess.want)
 	}
+	produce := func(id *string, batch []byte) int16 {
+		req := produceOf(topic, batch)
+		req.TransactionID = id
+		return ask[*kmsg.ProduceResponse](c, req).Topics[0].Partitions[0].ErrorCode
+	}
 	// A transactional batch without a transaction, of the victim's producer.
-	batch := batchOf(protocol.BatchParams{Transactional: true, Producer: &protocol.Producer{ID: mine.ProducerID, Epoch: mine.ProducerEpoch}}, 1, 10)
-	produce := produceOf(topic, batch)
-	produce.TransactionID = &txn
-	if code := ask[*kmsg.ProduceResponse](c, produce).Topics[0].Partitions[0].ErrorCode; code == 0 {
+	if produce(&txn, batchOf(protocol.BatchParams{Transactional: true, Producer: &protocol.Producer{ID: mine.ProducerID, Epoch: mine.ProducerEpoch}}, 1, 10)) == 0 {
 		t.Error("a transactional batch was taken outside a transaction")
 	}
+	nobodys := batchOf(protocol.BatchParams{Transactional: true}, 1, 10)
+	expect(t, "a transactional batch of no producer and no id", produce(nil, nobodys), kerr.TransactionalIDAuthorizationFailed)
+	if *against == "" { // Kafka takes it, and it is part of no transaction
+		expect(t, "a transactional batch of no producer", produce(&txn, nobodys), kerr.InvalidProducerIDMapping)
+	}
+	marker := protocol.AppendControlBatch(nil, protocol.ControlParams{
+		TimestampMs: time.Now().UnixMilli(), ProducerID: mine.ProducerID, ProducerEpoch: mine.ProducerEpoch, Type: protocol.ControlAbort,
+	})
+	expect(t, "a marker that ends another's transaction", produce(&txn, marker), kerr.InvalidTxnState)
 }
 
 // TestHostileConnections opens connections, sends less than a frame on some and nothing on others, and leaves; then comes
@@ -1120,4 +1196,80 @@ func residentBytes(t testing.TB) int64 {
 		t.Fatal(err)
 	}
 	return pages * int64(os.Getpagesize())
+}
+
+// TestAbusesHaveTheirTests sees that the table at the top of this file names tests that there are, for each of its items,
+// and every test of this file.
+func TestAbusesHaveTheirTests(t *testing.T) {
+	dirs := map[string]string{"": ".", "protocol.": "../protocol", "storage.": "../storage", "handler.": "handler"}
+	file, err := parser.ParseFile(token.NewFileSet(), "badinput_test.go", nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(file.Doc.Text(), "-against 127.0.0.1:9092\n")
+	items := regexp.MustCompile(`(?m)^\t *\d+ `).FindAllStringIndex(table, -1)
+	if len(items) != 25 {
+		t.Fatalf("%d items", len(items))
+	}
+	test := regexp.MustCompile(`([a-z]+\.)?\b((?:Test|Fuzz)\w+)(?: \(([a-z_, ]+)\))?`)
+	declared := map[string]string{}
+	for i, at := range items {
+		end := len(table)
+		if i+1 < len(items) {
+			end = items[i+1][0]
+		}
+		item := table[at[0]:end]
+		if !strings.HasPrefix(strings.TrimSpace(item), fmt.Sprint(i+1, " ")) {
+			t.Errorf("item %d reads %s", i+1, item)
+		}
+		named := 0
+		for list := range strings.SplitSeq(item, ";") { // of the tests of one package
+			in := ""
+			for _, m := range test.FindAllStringSubmatch(list, -1) {
+				if named++; m[1] != "" {
+					in = m[1]
+				}
+				if declared[in] == "" {
+					declared[in] = testsIn(t, dirs[in])
+				}
+				if !strings.Contains(declared[in], "\nfunc "+m[2]+"(") {
+					t.Errorf("item %d: there is no %s%s", i+1, in, m[2])
+				}
+				if m[2] != "TestAsKafka" {
+					continue
+				}
+				for script := range strings.SplitSeq(m[3], ", ") {
+					if _, err := os.Stat("handler/testdata/kafka/" + script + ".txt"); err != nil {
+						t.Errorf("item %d: %v", i+1, err)
+					}
+				}
+			}
+		}
+		if named == 0 {
+			t.Errorf("item %d has no test", i+1)
+		}
+	}
+	for _, d := range file.Decls {
+		if f, ok := d.(*ast.FuncDecl); ok && strings.HasPrefix(f.Name.Name, "TestHostile") && !strings.Contains(table, f.Name.Name) {
+			t.Errorf("no item names %s", f.Name.Name)
+		}
+	}
+}
+
+// testsIn is the text of a directory's tests.
+func testsIn(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%s: %v %v", dir, files, err)
+	}
+	var all strings.Builder
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(b)
+	}
+	return all.String()
 }

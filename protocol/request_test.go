@@ -271,8 +271,14 @@ func TestDecodeLikeKafka(t *testing.T) {
 		b := r.AppendTo(nil)
 		return append(b[:len(b)-1], tags...)
 	}
-	if _, err := Decode(1, 12, fetch(1, 0, 3, 3, 'a', 'b')); err != nil {
-		t.Errorf("cluster id: %v", err)
+	for name, body := range map[string][]byte{
+		"cluster id":                  fetch(1, 0, 3, 3, 'a', 'b'),
+		"cluster id twice":            fetch(2, 0, 3, 3, 'a', 'b', 0, 3, 3, 'c', 'd'),
+		"cluster id after a tag of 9": fetch(2, 9, 1, 'x', 0, 3, 3, 'a', 'b'),
+	} {
+		if _, err := Decode(1, 12, body); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	early := kmsg.NewPtrFetchRequest()
 	early.SetVersion(12)

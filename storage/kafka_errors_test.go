@@ -174,6 +174,9 @@ func produceCases() []produceCase {
 		{name: "record length too large", code: 87, records: batchOf(plainParams, three(), func(b protocol.Batch) { b[61] = 0x7e })},
 		{name: "record length negative", code: 87, records: batchOf(plainParams, three(), func(b protocol.Batch) { b[61] = 0x01 })},
 		{name: "key beyond record", code: 87, records: batchOf(plainParams, three(), func(b protocol.Batch) { b[65] = 0x7e })},
+		{name: "value beyond record", code: 87, records: batchOf(plainParams, three(), func(b protocol.Batch) { b[67] = 0x7e })},
+		{name: "header count beyond record", code: 87, records: batchOf(plainParams, three(), func(b protocol.Batch) { b[69] = 0x7e })},
+		{name: "header count negative", code: 87, records: batchOf(plainParams, three(), func(b protocol.Batch) { b[69] = 0x01 })},
 		{name: "control from client", code: 87, records: batchOf(protocol.BatchParams{Control: true}, three(), nil)},
 		{name: "control transactional", code: 53, ours: &ours{87, 87, "Kafka's handler refuses transactional batches in a request without a transactional id first"}, records: func(now int64) []byte {
 			return protocol.AppendControlBatch(nil, protocol.ControlParams{TimestampMs: now, ProducerID: 4712, Type: protocol.ControlAbort})
@@ -183,6 +186,7 @@ func produceCases() []produceCase {
 		{name: "producer with epoch -1", records: batchOf(protocol.BatchParams{Producer: &protocol.Producer{ID: 4714, Epoch: -1, BaseSequence: 0}}, three(), nil)},
 		{name: "idempotent", records: batchOf(protocol.BatchParams{Producer: pid}, three(), nil)},
 		{name: "codec 5", code: -1, ours: &ours{76, 76, "Kafka's lookup of the codec throws"}, records: batchOf(plainParams, three(), or8(22, 5))},
+		{name: "codec 6", code: -1, ours: &ours{76, 76, "Kafka's lookup of the codec throws"}, records: batchOf(plainParams, three(), or8(22, 6))},
 		{name: "codec 7", code: -1, ours: &ours{76, 76, "Kafka's lookup of the codec throws"}, records: batchOf(plainParams, three(), or8(22, 7))},
 		{name: "unknown attributes", records: batchOf(plainParams, three(), or8(21, 0x80))},
 		{name: "delete horizon", records: batchOf(plainParams, three(), or8(22, 0x40))},
@@ -214,6 +218,7 @@ func produceCases() []produceCase {
 		{name: "no key, fine", records: batchOf(plainParams, noKeys, nil)},
 		{name: "no key, compacted", code: 87, bad: []int32{1, 2}, topic: "compact", records: batchOf(plainParams, noKeys, nil)},
 		{name: "no key, compacted, compressed", code: 87, bad: []int32{1, 2}, topic: "compact", records: codecBatch(protocol.LZ4, noKeys, nil)},
+		{name: "tombstone without key, compacted", code: 87, bad: []int32{1}, topic: "compact", records: batchOf(plainParams, []protocol.Record{rec(0, "a", "1"), {OffsetDelta: 1}}, nil)},
 		{name: "keys, compacted", topic: "compact", records: goodBatch},
 		{name: "no key and too late, compacted", code: 87, bad: []int32{1}, topic: "compact", records: batchOf(plainParams, []protocol.Record{late[0], {OffsetDelta: 1, TimestampDelta: 2 * hour}, rec(2, "c", "3")}, nil)},
 		{name: "too late and no key, compacted", code: 32, bad: []int32{1, 2}, topic: "compact", records: batchOf(plainParams, []protocol.Record{late[0], {OffsetDelta: 1, TimestampDelta: 2 * hour, Key: []byte("k")}, rec(2, "", "3")}, nil)},

@@ -355,6 +355,52 @@ func TestHousekeepingOfADeletedLog(t *testing.T) {
 	}
 }
 
+// Who flushes what it appended to a log that is deleted meanwhile gets an error. It went round and round before, and the
+// deletion waited for it.
+func TestFlushOfADeletedLog(t *testing.T) {
+	m, err := Open(Options{FS: vfs.NewMem(), Dirs: []string{"data"}, NodeID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := DefaultLogConfig()
+	cfg.FlushMessages = 1
+	l, err := m.CreateLog(TopicPartition{"t", 0}, TopicID{1}, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func() error {
+		_, err := l.AppendAsLeader(guardBatch(10, protocol.BatchParams{}), AppendOptions{Version: 9})
+		return err
+	}
+	if err := add(); err != nil {
+		t.Fatal(err)
+	}
+	l.removed.Store(true) // what DeleteLog does before it waits for who works on the log
+	for _, step := range []struct {
+		what string
+		do   func() error
+		want error
+	}{
+		{"an append", add, kerr.NotLeaderForPartition},
+		{"the deletion", func() error { return m.DeleteLog(l.TopicPartition()) }, nil},
+		{"a flush", l.Flush, kerr.NotLeaderForPartition},
+	} {
+		ended := make(chan error, 1)
+		go func() { ended <- step.do() }()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, step.want) {
+				t.Errorf("%s: %v, want %v", step.what, err, step.want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s does not end", step.what)
+		}
+	}
+	if d := m.Dirs()[0]; d.Err != nil {
+		t.Error(d.Err)
+	}
+}
+
 // createGate is a file system that calls before at each creation of a file for the next segment.
 type createGate struct {
 	vfs.FS

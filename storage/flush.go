@@ -2,6 +2,8 @@ package storage
 
 import (
 	"path"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // Flush makes everything appended so far durable (fsync).
@@ -16,6 +18,9 @@ func (l *Log) flushTo(end int64) error {
 		return l.dir.err()
 	}
 	for {
+		if l.removed.Load() { // nothing of it is flushed any more, and whoever deletes it waits for hk
+			return clientErrorf(kerr.NotLeaderForPartition, "log %s was deleted", l.tp)
+		}
 		err := l.flush(true)
 		if err != nil || l.recoveryPoint.Load() >= min(end, l.LogEndOffset()) {
 			return err

@@ -103,22 +103,8 @@ func withTimeout() (context.Context, context.CancelFunc) {
 func (c *cluster) createTopic(name string, replicas ...[]int32) error {
 	ctx, cancel := withTimeout()
 	defer cancel()
-	req := kmsg.NewPtrCreateTopicsRequest()
-	req.TimeoutMillis = 30_000
-	t := kmsg.NewCreateTopicsRequestTopic()
-	t.Topic, t.NumPartitions, t.ReplicationFactor = name, -1, -1
-	for i, r := range replicas {
-		a := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
-		a.Partition, a.Replicas = int32(i), r
-		t.ReplicaAssignment = append(t.ReplicaAssignment, a)
-	}
-	req.Topics = append(req.Topics, t)
-	resp, err := req.RequestWith(ctx, c.cl)
-	if err != nil {
-		return err
-	}
-	if err := failed("CreateTopics", resp.Topics[0].ErrorCode); err != nil {
-		return err
+	if err := harness.CreateAssigned(ctx, c.cl, name, replicas); err != nil {
+		return fmt.Errorf("%s: %w", c.name, err)
 	}
 	if err := c.awaitPartitions(name, inSync); err != nil {
 		return err

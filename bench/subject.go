@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -180,19 +179,7 @@ func (s *subject) do(req kmsg.Request) (kmsg.Response, error) {
 
 // createTopic creates a topic and waits until it can be produced to.
 func (s *subject) createTopic(name string, partitions int32, configs ...string) error {
-	req := kmsg.NewPtrCreateTopicsRequest()
-	req.Version = 7
-	req.TimeoutMillis = 15000
-	t := kmsg.NewCreateTopicsRequestTopic()
-	t.Topic, t.NumPartitions, t.ReplicationFactor = name, partitions, 1
-	for _, c := range configs {
-		key, value, _ := strings.Cut(c, "=")
-		e := kmsg.NewCreateTopicsRequestTopicConfig()
-		e.Name, e.Value = key, &value
-		t.Configs = append(t.Configs, e)
-	}
-	req.Topics = append(req.Topics, t)
-	resp, err := s.do(req)
+	resp, err := s.do(harness.CreateTopic(name, partitions, configs...))
 	if err != nil {
 		return err
 	}

@@ -361,20 +361,10 @@ func (s *script) keep(label string, lines []string) {
 	s.order = append(s.order, label)
 }
 
-// topic creates a topic outside the comparison.
+// topic creates a topic outside the comparison, with configs as "key=value".
 func (s *script) topic(name string, partitions int32, conf ...string) string {
 	name = s.prefix + name
-	req := kmsg.NewPtrCreateTopicsRequest()
-	req.Version, req.TimeoutMillis = 7, 10_000
-	ct := kmsg.NewCreateTopicsRequestTopic()
-	ct.Topic, ct.NumPartitions, ct.ReplicationFactor = name, partitions, 1
-	for i := 0; i < len(conf); i += 2 {
-		c := kmsg.NewCreateTopicsRequestTopicConfig()
-		c.Name, c.Value = conf[i], &conf[i+1]
-		ct.Configs = append(ct.Configs, c)
-	}
-	req.Topics = append(req.Topics, ct)
-	resp, err := s.c.Do(req)
+	resp, err := s.c.Do(harness.CreateTopic(name, partitions, conf...))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -616,7 +606,7 @@ func (s *script) createPartitions() {
 }
 
 func (s *script) configs() {
-	topic := s.topic("configs", 1, "retention.ms", "12345678")
+	topic := s.topic("configs", 1, "retention.ms=12345678")
 	s.each(32, func(v int16, label string) {
 		ask := func(what string, kind kmsg.ConfigResourceType, name string, names ...string) {
 			req := kmsg.NewPtrDescribeConfigsRequest()
@@ -691,7 +681,7 @@ func (s *script) configs() {
 		ask("unknown kind", 77, "x", false, op{name: "a", value: "b", kind: set})
 	})
 	s.each(33, func(v int16, label string) {
-		topic := s.topic(fmt.Sprintf("ac%d", v), 1, "segment.ms", "100000")
+		topic := s.topic(fmt.Sprintf("ac%d", v), 1, "segment.ms=100000")
 		ask := func(what string, name string, validateOnly bool, kv ...string) {
 			req := kmsg.NewPtrAlterConfigsRequest()
 			req.Version, req.ValidateOnly = v, validateOnly
@@ -753,10 +743,10 @@ func (s *script) settings(label, topic string) {
 }
 
 func (s *script) produce() {
-	topic := s.topic("produce", 2, "max.message.bytes", "20000")
-	compacted := s.topic("compacted", 1, "cleanup.policy", "compact")
-	stamped := s.topic("stamped", 1, "message.timestamp.type", "LogAppendTime")
-	old := s.topic("old", 1, "message.timestamp.before.max.ms", "1000")
+	topic := s.topic("produce", 2, "max.message.bytes=20000")
+	compacted := s.topic("compacted", 1, "cleanup.policy=compact")
+	stamped := s.topic("stamped", 1, "message.timestamp.type=LogAppendTime")
+	old := s.topic("old", 1, "message.timestamp.before.max.ms=1000")
 	future := s.topic("future", 1)
 	s.each(0, func(v int16, label string) {
 		id := func(name string) (string, [16]byte) {

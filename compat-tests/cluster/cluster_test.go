@@ -223,28 +223,8 @@ func (c *cluster) create(replicas [][]int32, conf ...string) string {
 
 func (c *cluster) createAs(topic string, replicas [][]int32, conf ...string) {
 	c.t.Helper()
-	req := kmsg.NewPtrCreateTopicsRequest()
-	req.TimeoutMillis = 30_000
-	t := kmsg.NewCreateTopicsRequestTopic()
-	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, -1, -1
-	for i, r := range replicas {
-		a := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
-		a.Partition, a.Replicas = int32(i), r
-		t.ReplicaAssignment = append(t.ReplicaAssignment, a)
-	}
-	for _, kv := range conf {
-		k, v, _ := strings.Cut(kv, "=")
-		tc := kmsg.NewCreateTopicsRequestTopicConfig()
-		tc.Name, tc.Value = k, kmsg.StringPtr(v)
-		t.Configs = append(t.Configs, tc)
-	}
-	req.Topics = append(req.Topics, t)
-	resp, err := req.RequestWith(c.t.Context(), c.cl)
-	if err == nil {
-		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
-	}
-	if err != nil {
-		c.t.Fatalf("create %s: %v", topic, err)
+	if err := harness.CreateAssigned(c.t.Context(), c.cl, topic, replicas, conf...); err != nil {
+		c.t.Fatal(err)
 	}
 	c.awaitWhole(topic)
 }

@@ -27,6 +27,8 @@ func (l partitionLog) Append(b runtime.Batch) (int64, error) {
 	return res.FirstOffset, err
 }
 
+func (l partitionLog) Writable() error { return l.p.Writable() }
+
 func (l partitionLog) Read(offset int64, maxBytes int, buf []byte) ([]byte, error) {
 	out, _, err := l.p.ReadBytes(buf, offset, maxBytes)
 	return out, err

@@ -100,6 +100,26 @@ type state struct {
 	recovering bool
 }
 
+// enoughInSync is NOT_ENOUGH_REPLICAS where acks=all is refused. The caller holds
+// role.
+func (s *state) enoughInSync() error {
+	if !s.isr.UnderMin(s.minISR, len(s.replicas)) {
+		return nil
+	}
+	return fmt.Errorf("%w: %d in sync, %d required", kerr.NotEnoughReplicas, len(s.isr.Committed), EffectiveMinISR(s.minISR, len(s.replicas)))
+}
+
+// Writable is the error with which Append would refuse acks=all now because too
+// few replicas are in sync; nil where enough are, or this broker does not lead.
+func (p *Partition) Writable() error {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	if _, err := p.leads(); err != nil {
+		return nil //nolint:nilerr // Append says that
+	}
+	return p.state.enoughInSync()
+}
+
 // TopicPartition names the partition.
 func (p *Partition) TopicPartition() storage.TopicPartition {
 	return storage.TopicPartition{Topic: p.topic, Partition: p.index}
@@ -206,9 +226,10 @@ func (p *Partition) Append(records []byte, o AppendOptions) (storage.AppendResul
 		return storage.AppendResult{}, fmt.Errorf("%w: appended in epoch %d, now %d", kerr.NotLeaderForPartition, o.LeaderEpoch, s.leaderEpoch)
 	case o.Acks != -1 && o.Origin == storage.Client && p.isIsolated():
 		return storage.AppendResult{}, fmt.Errorf("%w: this broker cannot confirm that it still leads, and what only it has would be lost if it does not", kerr.NotLeaderForPartition)
-	case o.Acks == -1 && s.isr.UnderMin(s.minISR, len(s.replicas)):
-		return storage.AppendResult{}, fmt.Errorf("%w: %d in sync, %d required", kerr.NotEnoughReplicas,
-			len(s.isr.Committed), EffectiveMinISR(s.minISR, len(s.replicas)))
+	case o.Acks == -1:
+		if err := s.enoughInSync(); err != nil {
+			return storage.AppendResult{}, err
+		}
 	}
 	res, err := log.AppendAsLeader(records, storage.AppendOptions{
 		LeaderEpoch: s.leaderEpoch, Origin: o.Origin, Version: o.Version, Now: o.Now,

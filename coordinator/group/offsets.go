@@ -152,7 +152,7 @@ func (g *classicGroup) checkCommit(memberID string, instanceID *string, generati
 // OffsetCommit commits offsets for a group (v2 to v10). Names of topics must
 // be filled in by the caller, who knows the ids.
 func (s *Shard) OffsetCommit(now time.Time, t runtime.Ticket, req *kmsg.OffsetCommitRequest) runtime.Result {
-	st := &step{now: now}
+	st := refusable(now)
 	stale, groupErr := s.admitCommit(st, req.Group, req.MemberID, req.InstanceID, req.Generation, req.Version >= 9)
 	if stale != nil {
 		groupErr = anyStale(req.Topics, stale)
@@ -242,7 +242,7 @@ func (s *Shard) commit(st *step, group string, tp topicPartition, o offset, meta
 // TxnOffsetCommit stores offsets that take effect when the producer's
 // transaction commits (v0 to v5; KIP-447 from v3).
 func (s *Shard) TxnOffsetCommit(now time.Time, t runtime.Ticket, req *kmsg.TxnOffsetCommitRequest) runtime.Result {
-	st := &step{now: now}
+	st := refusable(now)
 	groupErr := s.admitTxnCommit(req)
 	resp := kmsg.NewPtrTxnOffsetCommitResponse()
 	for _, topic := range req.Topics {
@@ -307,7 +307,7 @@ func (s *Shard) admitConsumerTxn(g *consumerGroup, req *kmsg.TxnOffsetCommitRequ
 // EndTransaction writes the marker that commits or aborts the offsets of a
 // producer's transaction.
 func (s *Shard) EndTransaction(_ time.Time, t runtime.Ticket, m runtime.Marker) runtime.Result {
-	return runtime.Result{Marker: &m, Replies: []runtime.Reply{{Ticket: t}}}
+	return runtime.Result{Marker: &m, Refusable: true, Replies: []runtime.Reply{{Ticket: t}}}
 }
 
 // OffsetFetch answers with the committed offsets of one group: those asked
@@ -387,7 +387,7 @@ func sortedPartitions(m map[topicPartition]offset) []topicPartition {
 // OffsetDelete deletes offsets of topics that the group does not subscribe to
 // (KIP-496).
 func (s *Shard) OffsetDelete(now time.Time, t runtime.Ticket, req *kmsg.OffsetDeleteRequest) runtime.Result {
-	st := &step{now: now}
+	st := refusable(now)
 	resp := kmsg.NewPtrOffsetDeleteResponse()
 	subscribed, err := s.subscribed(req.Group)
 	if req.Group == "" {
@@ -465,7 +465,7 @@ func (g *classicGroup) subscriptions() map[string]bool {
 
 // ForgetTopics drops the offsets of deleted topics.
 func (s *Shard) ForgetTopics(_ time.Time, t runtime.Ticket, topics []string) runtime.Result {
-	st := &step{}
+	st := refusable(time.Time{})
 	for group, g := range s.offsets {
 		for _, tp := range sortedPartitions(g.byPartition) {
 			if slices.Contains(topics, tp.topic) {

@@ -51,6 +51,11 @@ type step struct {
 	runtime.Result
 }
 
+// refusable is a step that changes nothing but by its records.
+func refusable(now time.Time) *step {
+	return &step{now: now, Result: runtime.Result{Refusable: true}}
+}
+
 func (st *step) reply(t runtime.Ticket, response any) {
 	if t != 0 {
 		st.Replies = append(st.Replies, runtime.Reply{Ticket: t, Response: response})

@@ -282,6 +282,12 @@ func (l *loop[S]) apply(r Result, from Ticket) error {
 		l.refuse(r, from, fmt.Errorf("%d bytes of records in one request: %w", size, kerr.MessageTooLarge))
 		return nil
 	}
+	if r.Refusable && (r.Marker != nil || len(r.Records) > 0) {
+		if err := l.log.Writable(); err != nil {
+			l.answer(from, err)
+			return nil
+		}
+	}
 	if err := l.write(r, size); err != nil {
 		return err
 	}
@@ -300,6 +306,15 @@ func (l *loop[S]) refuse(r Result, from Ticket, err error) {
 		if reply.Ticket != from {
 			l.park(Reply{Ticket: reply.Ticket, Err: err})
 		}
+	}
+}
+
+// answer refuses one caller at once: what was written before may be long in
+// becoming committed.
+func (l *loop[S]) answer(from Ticket, err error) {
+	if to, ok := l.waiting[from]; ok {
+		delete(l.waiting, from)
+		to <- outcome{err: err}
 	}
 }
 

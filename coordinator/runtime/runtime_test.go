@@ -73,6 +73,12 @@ func (m *memLog) Append(b Batch) (int64, error) {
 	return first, nil
 }
 
+func (m *memLog) Writable() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.fail
+}
+
 func (m *memLog) setHW(hw int64) {
 	m.hw = hw
 	for _, fn := range m.listeners {
@@ -367,6 +373,48 @@ func TestFailedAppendLoadsAgain(t *testing.T) {
 		wantError(t, goCall(r, 0, put("a", "lost")), kerr.NotEnoughReplicas)
 		log.setFail(nil)
 		wantAnswer(t, goCall(r, 0, get("a")), "kept")
+	})
+}
+
+// TestRefusedWhileNotWritable: what is refused for lack of replicas leaves the
+// others alone, those who wait as well as those who only read.
+func TestRefusedWhileNotWritable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog(false)
+		loads := 0
+		r := newRuntime(t, func(p int32) *register {
+			s := newRegister(p)
+			s.onLoaded = func(time.Time) Result { loads++; return Result{} }
+			return s
+		})
+		defer r.Close()
+		r.Elected(0, 1, log)
+		synctest.Wait()
+		waits := goCall(r, 0, put("a", "before"))
+		wantParked(t, waits)
+		log.setFail(kerr.NotEnoughReplicas)
+		refusable := func(h Handler[*register]) Handler[*register] {
+			return func(s *register, now time.Time, t Ticket) Result {
+				res := h(s, now, t)
+				res.Refusable = true
+				return res
+			}
+		}
+		marker := func(_ *register, _ time.Time, t Ticket) Result {
+			return Result{Marker: &Marker{Producer: Producer{ID: 1}}, Replies: []Reply{{Ticket: t}}}
+		}
+		wantError(t, goCall(r, 0, refusable(put("a", "lost"))), kerr.NotEnoughReplicas)
+		wantError(t, goCall(r, 0, refusable(marker)), kerr.NotEnoughReplicas)
+		wantParked(t, waits)
+		reads := goCall(r, 0, refusable(get("a"))) // sees what is not committed, and waits for it
+		wantParked(t, reads)
+		log.setFail(nil)
+		log.raise(1)
+		wantAnswer(t, waits, "before")
+		wantAnswer(t, reads, "before")
+		if loads != 1 {
+			t.Errorf("loaded %d times", loads)
+		}
 	})
 }
 

@@ -51,6 +51,10 @@ type Result struct {
 	// changed the state already. They must describe just that state, for it is
 	// what a load finds.
 	SkipReplay bool
+	// Refusable tells that Records or Marker are all that the handler's caller
+	// asked for and nothing of it is done yet. While too few replicas are in sync
+	// the caller alone is refused; of other results the state must be loaded again.
+	Refusable bool
 	// Producer is set if Records belong to its transaction.
 	Producer *Producer
 	// Marker is written instead of Records.
@@ -89,6 +93,9 @@ type PartitionLog interface {
 	// epoch is not the partition's, so that a shard which has not yet heard of
 	// its successor cannot write behind its back.
 	Append(b Batch) (firstOffset int64, err error)
+	// Writable is the error with which Append would fail now because too few
+	// replicas are in sync, nil if enough are.
+	Writable() error
 	// Read appends whole batches from the offset on to buf: at least one, and
 	// at most about maxBytes; none at the end of the log.
 	Read(offset int64, maxBytes int, buf []byte) ([]byte, error)

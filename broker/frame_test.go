@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gregor-broker/gregor/protocol"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -330,10 +331,14 @@ func TestRequestsKeepConnectionOpen(t *testing.T) {
 // and the memory comes back.
 func TestNeverReadingClient(t *testing.T) {
 	b := startBroker(t, func(o *Options) { o.MaxIdle, o.SendBuffer = 200*time.Millisecond, 4096 })
-	c := b.dial()
-	if err := c.Conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
-		t.Fatal(err)
+	narrow := func() *client {
+		c := b.dial()
+		if err := c.Conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+			t.Fatal(err)
+		}
+		return c
 	}
+	c := narrow()
 	go func() {
 		frame := c.frame(apiVersionsRequest(4))
 		for {
@@ -348,6 +353,24 @@ func TestNeverReadingClient(t *testing.T) {
 	pipe := newClient(t, b.mem.dial(t))
 	pipe.send(pipe.frame(apiVersionsRequest(4)))
 	await(t, func() bool { return b.s.o.Metrics.closedSlow.Load() == 2 })
+
+	// Records are on their way from their file.
+	id := b.createTopic("t", 1, nil)
+	writer := b.dial()
+	for range 8 {
+		writer.produce(9, 1, "t", id, 0, records(protocol.BatchParams{}, 1, 1<<20-1000))
+	}
+	_ = writer.Close()
+	await(t, func() bool { return b.s.o.Metrics.Open() == 0 })
+	for i, dial := range []func() *client{narrow, func() *client { return newClient(t, b.mem.dial(t)) }} {
+		c := dial()
+		r := fetchRequest(12)
+		p := addFetch(r, "t", id, 0, 0)
+		r.MaxBytes, p.PartitionMaxBytes = 8<<20, 8<<20
+		c.send(c.frame(r))
+		await(t, func() bool { return b.s.o.Metrics.closedSlow.Load() == int64(3+i) })
+		await(t, func() bool { return b.s.o.Metrics.Open() == 0 })
+	}
 }
 
 func TestConnectionLimits(t *testing.T) {

@@ -7,7 +7,7 @@
 //
 //	go test ./broker -run TestHostile -against 127.0.0.1:9092
 //
-//	 1 frame length negative, 0, too large           TestBadInput
+//	 1 frame length negative, 0, too large           TestBadInput, TestHostileFrameSize
 //	 2 large frame before the first answer           TestFrameBeforeFirstRequest (before authentication: security)
 //	 3 large length, then silence                    TestSilenceAfterLargeLength, TestMemoryGrowsWithWhatArrives
 //	 4 slow and never-reading clients                TestSlowFrame, TestNeverReadingClient (stalled TLS handshake: security)
@@ -325,6 +325,26 @@ func expect(t testing.TB, what string, code int16, want *kerr.Error) {
 	}
 	if got != wanted {
 		t.Errorf("%s: %s, want %s", what, got, wanted)
+	}
+}
+
+// TestHostileFrameSize: socket.request.max.bytes is where a frame is refused, to the byte.
+func TestHostileFrameSize(t *testing.T) {
+	if *against != "" {
+		t.Skip("needs settings")
+	}
+	const most = 10_000
+	g := attack(t, little, brokertest.With("socket.request.max.bytes", strconv.Itoa(most)))
+	req := func(size int) *kmsg.ProduceRequest {
+		return produceOf("witness"+g.run, batchOf(protocol.BatchParams{}, 1, size))
+	}
+	c := g.dial()
+	about := len(kmsg.NewRequestFormatter(kmsg.FormatterClientID("hostile")).AppendRequest(nil, req(9000), 0)) - 4 - 9000 // beside the record, without the length
+	if code := ask[*kmsg.ProduceResponse](c, req(most-about)).Topics[0].Partitions[0].ErrorCode; code != 0 {
+		t.Errorf("a frame of %d bytes: %v", most, kerr.ErrorForCode(code))
+	}
+	if resp := c.try(req(most - about + 1)); resp != nil {
+		t.Errorf("a frame of %d bytes is answered: %+v", most+1, resp)
 	}
 }
 

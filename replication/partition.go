@@ -115,7 +115,7 @@ func (p *Partition) Writable() error {
 	p.role.RLock()
 	defer p.role.RUnlock()
 	if _, err := p.leads(); err != nil {
-		return nil //nolint:nilerr // Append says that
+		return nil // Append says that
 	}
 	return p.state.enoughInSync()
 }

@@ -50,9 +50,12 @@ func disks(a *analysis) {
 	for _, k := range sortedKeys(logs) {
 		list := logs[k]
 		slices.SortFunc(list, func(x, y placed) int { return cmp.Compare(x.broker, y.broker) })
-		for _, l := range list {
+		for i, l := range list {
 			a.within(k, l)
-			a.match(k, list[0], l)
+			// Each with each: one that is short says nothing of the ends of others.
+			for _, other := range list[:i] {
+				a.match(k, other, l)
+			}
 		}
 	}
 	a.onDisk(logs)

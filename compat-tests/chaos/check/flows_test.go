@@ -218,6 +218,14 @@ func TestMetadata(t *testing.T) {
 	judge(t, "P27", Options{}, script(say(1, 1, 4, 1), say(1, 1, 3, 1)))
 	judge(t, "P27", Options{}, script(say(1, 1, 4, 2), say(1, 1, 4, 1)))
 	judge(t, "P27", Options{}, script(say(1, 1, 4, -1), say(2, 2, 4, -1)))
+	// Who said it is not known.
+	judge(t, "", Options{}, script(say(-1, 1, 4, 1), say(-1, 1, 3, 1)))
+	// An older answer that is under way at the same time takes nothing back.
+	slow, quick, after := say(1, 1, 4, 2), say(1, 1, 3, 1), say(1, 1, 3, 1)
+	slow.Invoked, slow.Returned = 1, 10
+	quick.Invoked, quick.Returned = 2, 5
+	after.Invoked, after.Returned = 11, 12
+	judge(t, "P27", Options{}, script(slow, quick, after))
 }
 
 func TestRecovery(t *testing.T) {
@@ -273,4 +281,15 @@ func TestDeposedLeader(t *testing.T) {
 	// The new leader itself has lost it.
 	judge(t, "P18", Options{}, script(send, leader(1, 1, 0, 10), leader(2, 2, 1, 10*second), read, mark(2, 1, 1, 21*second)))
 	judge(t, "P18", Options{}, script(send, leader(1, 1, 0, 10), leader(2, 2, 1, 10*second), read, mark(2, 1, 2, 21*second), refused))
+	// Broker 1 has heard of its successor.
+	judge(t, "P18", Options{}, script(append(slices.Clone(past), leader(1, 2, 1, 15*second))...))
+	// Nobody knows what broker 1 knows.
+	judge(t, "P18", Options{}, script(append(slices.Clone(past[:1]), past[2:]...)...))
+	// Broker 1 has what was refused.
+	early := history.Op{Process: 3, F: history.Poll, Ended: map[history.Key]int64{k: 0}, Invoked: 22 * second, Returned: 22*second + 1}
+	judge(t, "P18", Options{}, script(append(slices.Clone(past[:4]), mark(1, 0, 2, 21*second), early)...))
+	// It was broker 2 that refused.
+	its := refused
+	its.Marks = []history.Mark{{Key: k, Broker: 2, LeaderEpoch: 1, EpochStart: -1, LogStart: -1, LastStable: -1, High: -1, End: -1}}
+	judge(t, "P18", Options{}, script(append(slices.Clone(past[:5]), its)...))
 }

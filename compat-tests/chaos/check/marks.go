@@ -65,108 +65,93 @@ func (a *analysis) one(m mark) {
 	}
 }
 
-// monotone finds values that are lower than one of the same group in an answer
-// that was there before the request was sent.
+// monotone finds values of marks that go back, among those of the same group.
 func (a *analysis) monotone(k history.Key, list []mark, what string, of func(mark) (group, value int64)) {
-	called := slices.Clone(list)
-	slices.SortStableFunc(called, func(x, y mark) int { return cmp.Compare(x.op.Invoked, y.op.Invoked) })
-	answered := slices.Clone(list)
-	slices.SortStableFunc(answered, func(x, y mark) int { return cmp.Compare(x.op.Returned, y.op.Returned) })
-	top := map[int64]mark{}
-	done := 0
-	for _, m := range called {
-		for ; done < len(answered) && answered[done].op.Returned < m.op.Invoked; done++ {
-			g, v := of(answered[done])
-			before, is := top[g]
-			if !is {
-				top[g] = answered[done]
-			} else if _, highest := of(before); v > highest {
-				top[g] = answered[done]
-			}
-		}
-		g, v := of(m)
-		if before, is := top[g]; is && v >= 0 {
-			if _, highest := of(before); highest > v {
-				a.find(Finding{"P17", "watermark order", k, fmt.Sprintf("the %s goes from %d back to %d (broker %d, leader epoch %d)", what, highest, v, m.Broker, m.LeaderEpoch), indexes(before.op, m.op)})
-			}
-		}
+	groups := map[int64][]mark{}
+	for _, m := range list {
+		g, _ := of(m)
+		groups[g] = append(groups[g], m)
 	}
-}
-
-// newer tells from when on a leader epoch above e was known of a key: a leader
-// that was paused answers from the past until it hears of its successor.
-func (a *analysis) newer() func(k history.Key, e int32, before int64) bool {
-	type known struct {
-		epoch int32
-		at    int64
-	}
-	brokers := map[int32]bool{}
-	epochs := map[history.Key][]known{}
-	note := func(k history.Key, e int32, at int64) {
-		if list := epochs[k]; len(list) == 0 || list[len(list)-1].epoch < e {
-			epochs[k] = append(list, known{e, at})
-		}
-	}
-	for i := range a.ops {
-		op := &a.ops[i]
-		if op.Type != history.OK {
-			continue
-		}
-		for _, l := range op.Leaders {
-			brokers[l.Broker] = true
-			note(l.Key, l.Epoch, op.Invoked)
-		}
-		op.Reads(func(k history.Key, reads []history.Read) {
-			for _, r := range reads {
-				note(k, r.Epoch, op.Invoked)
-			}
+	value := func(m mark) int64 { _, v := of(m); return v }
+	for _, group := range groups {
+		backwards(group, func(m mark) *history.Op { return m.op }, value, func(before, after mark) {
+			a.find(Finding{"P17", "watermark order", k, fmt.Sprintf("the %s goes from %d back to %d (broker %d, leader epoch %d)", what, value(before), value(after), after.Broker, after.LeaderEpoch), indexes(before.op, after.op)})
 		})
 	}
-	return func(k history.Key, e int32, before int64) bool {
-		if len(brokers) < 2 {
-			return false // a broker alone has no successor
-		}
-		for _, n := range epochs[k] {
-			if n.epoch > e && n.at < before {
-				return true
+}
+
+// backwards finds values, of those that are not negative, that are lower than
+// one in an answer that was there before the question was asked.
+func backwards[T any](list []T, op func(T) *history.Op, value func(T) int64, found func(before, after T)) {
+	called := slices.Clone(list)
+	slices.SortStableFunc(called, func(x, y T) int { return cmp.Compare(op(x).Invoked, op(y).Invoked) })
+	answered := slices.Clone(list)
+	slices.SortStableFunc(answered, func(x, y T) int { return cmp.Compare(op(x).Returned, op(y).Returned) })
+	top, done := 0, 0 // of what was answered
+	for _, t := range called {
+		for ; done < len(answered) && op(answered[done]).Returned < op(t).Invoked; done++ {
+			if value(answered[done]) > value(answered[top]) {
+				top = done
 			}
 		}
-		return false
+		if done > 0 && value(t) >= 0 && value(answered[top]) > value(t) {
+			found(answered[top], t)
+		}
 	}
 }
 
-// deposed tells whether, about the time of an operation, some broker answered
-// for a key as the leader of an epoch that was over.
-func (a *analysis) deposed(newer func(history.Key, int32, int64) bool) func(history.Key, *history.Op) bool {
-	type span struct{ from, to int64 }
-	spans := map[history.Key][]span{}
+// successorHeard is how long after a latest offset a successor may be heard of
+// that was there before it: while brokers are cut off few clients reach it.
+const successorHeard = int64(5 * time.Second)
+
+// aroundThen is how far from an answer of a deposed leader a read may have been
+// refused by it.
+const aroundThen = int64(5 * time.Second)
+
+// refusals tells of reads that were refused since the log ends before them
+// whether a leader did it that was deposed and could not know it, so that what it
+// has is shorter than what its successor handed out. Where the refusal does not
+// say whose it is, such a leader must have answered about then, and have no more
+// than ended before the read.
+type refusals struct {
+	heard *heard
+	past  map[history.Key][]mark
+}
+
+func (a *analysis) refusals(h *heard) *refusals {
+	r := &refusals{h, map[history.Key][]mark{}}
 	for k, list := range a.marks() {
 		for _, m := range list {
-			if m.LeaderEpoch >= 0 && newer(k, m.LeaderEpoch, m.op.Returned) {
-				spans[k] = append(spans[k], span{m.op.Invoked - successorHeard/4, m.op.Returned + successorHeard/4})
+			if r.excused(m, 0) {
+				r.past[k] = append(r.past[k], m)
 			}
 		}
 	}
-	return func(k history.Key, op *history.Op) bool {
-		for _, s := range spans[k] {
-			if s.from < op.Returned && op.Invoked < s.to {
-				return true
-			}
-		}
-		return false
-	}
+	return r
 }
 
-// successorHeard is how long after an answer its leader epoch may prove to be
-// over.
-const successorHeard = int64(20 * time.Second)
+// excused tells whether an answer was a deposed leader's, whose successor was
+// known within a time after it.
+func (r *refusals) excused(m mark, within int64) bool {
+	return m.LeaderEpoch >= 0 && r.heard.unaware(leaderSeat{m.Broker, m.Key}, m.op, m.op.Returned+within)
+}
+
+func (r *refusals) explain(k history.Key, end int64, op *history.Op) bool {
+	for _, m := range op.Marks {
+		if m.Key == k {
+			return r.excused(mark{m, op}, 0)
+		}
+	}
+	return slices.ContainsFunc(r.past[k], func(m mark) bool {
+		return m.op.Invoked-aroundThen < op.Returned && op.Invoked < m.op.Returned+aroundThen && m.High <= end+1
+	})
+}
 
 // repeatable is P18: what a consumer read stays. Another value at the offset
 // is P1; here: a latest offset, or a refused read, below what was read before.
-// A latest offset of a leader epoch that was over by then, or soon after, is an
-// answer of the past, which Kafka does not rule out; nor does it that a new
-// consumer is sent to a leader that was cut off and deposed, whose log is
-// shorter than what it asks for.
+// A latest offset of a leader that was cut off and deposed is an answer of the
+// past, which Kafka does not rule out; nor does it that a new consumer is sent to
+// such a leader, whose log is shorter than what it asks for, see [refusals].
 func repeatable(a *analysis) {
 	type readTo struct {
 		offset int64
@@ -188,19 +173,18 @@ func repeatable(a *analysis) {
 		words string
 	}
 	var questions []question
-	newer := a.newer()
+	refused := a.refusals(a.heard())
 	for k, list := range a.marks() {
 		for _, m := range list {
-			if m.FromOffsets && m.High >= 0 && (m.LeaderEpoch < 0 || !newer(k, m.LeaderEpoch, m.op.Returned+successorHeard)) {
+			if m.FromOffsets && m.High >= 0 && !refused.excused(m, successorHeard) {
 				questions = append(questions, question{k, m.High, m.op, "the latest offset is %d, offset %d was read before"})
 			}
 		}
 	}
-	deposed := a.deposed(newer)
 	past := 0
 	for i := range a.ops {
 		for k, end := range a.ops[i].Ended {
-			if deposed(k, &a.ops[i]) {
+			if refused.explain(k, end, &a.ops[i]) {
 				past++
 				continue
 			}
@@ -208,7 +192,7 @@ func repeatable(a *analysis) {
 		}
 	}
 	if past > 0 {
-		a.note("P18 %d reads were refused while a deposed leader that heard nothing of it still answered", past)
+		a.note("P18 %d reads were refused by a deposed leader that heard nothing of it", past)
 	}
 	slices.SortStableFunc(questions, func(x, y question) int { return cmp.Compare(x.op.Invoked, y.op.Invoked) })
 	for _, list := range reads {
@@ -288,7 +272,7 @@ func metadata(a *analysis) {
 		history.Leader
 		op *history.Op
 	}
-	last := map[seat]said{}
+	by := map[seat][]said{}
 	leaders := map[reign]said{}
 	for i := range a.ops {
 		op := &a.ops[i]
@@ -296,21 +280,9 @@ func metadata(a *analysis) {
 			continue
 		}
 		for _, l := range op.Leaders {
-			if before, is := last[seat{l.Broker, l.Key}]; is && before.op.Returned < op.Invoked {
-				for _, e := range []struct {
-					what string
-					a, b int32
-				}{
-					{"leader epoch", before.Epoch, l.Epoch},
-					{"partition epoch", before.PartitionEpoch, l.PartitionEpoch},
-					{"controller epoch", before.ControllerEpoch, l.ControllerEpoch},
-				} {
-					if e.b >= 0 && e.b < e.a {
-						a.find(Finding{"P27", "metadata monotone", l.Key, fmt.Sprintf("broker %d: the %s goes from %d back to %d", l.Broker, e.what, e.a, e.b), indexes(before.op, op)})
-					}
-				}
+			if l.Broker >= 0 { // else it is not known who said it
+				by[seat{l.Broker, l.Key}] = append(by[seat{l.Broker, l.Key}], said{l, op})
 			}
-			last[seat{l.Broker, l.Key}] = said{l, op}
 			if l.Leader < 0 || l.Epoch < 0 {
 				continue
 			}
@@ -319,6 +291,20 @@ func metadata(a *analysis) {
 				a.find(Finding{"P27", "metadata monotone", l.Key, fmt.Sprintf("leader epoch %d has the leaders %d and %d", l.Epoch, before.Leader.Leader, l.Leader), indexes(before.op, op)})
 			}
 			leaders[r] = said{l, op}
+		}
+	}
+	for s, list := range by {
+		for _, e := range []struct {
+			what string
+			of   func(said) int64
+		}{
+			{"leader epoch", func(l said) int64 { return int64(l.Epoch) }},
+			{"partition epoch", func(l said) int64 { return int64(l.PartitionEpoch) }},
+			{"controller epoch", func(l said) int64 { return int64(l.ControllerEpoch) }},
+		} {
+			backwards(list, func(l said) *history.Op { return l.op }, e.of, func(before, after said) {
+				a.find(Finding{"P27", "metadata monotone", s.key, fmt.Sprintf("broker %d: the %s goes from %d back to %d", s.broker, e.what, e.of(before), e.of(after)), indexes(before.op, after.op)})
+			})
 		}
 	}
 }
@@ -343,7 +329,7 @@ func incarnations(a *analysis) {
 			continue
 		}
 		for _, l := range op.Leaders {
-			if l.Key.Name() == l.Key.Topic {
+			if l.Key.Name() == l.Key.Topic || l.Broker < 0 {
 				continue
 			}
 			s := seat{l.Broker, l.Key.Name()}

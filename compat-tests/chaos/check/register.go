@@ -1,10 +1,7 @@
 package check
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
-	"sort"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -128,70 +125,26 @@ const coordinatorHeard = int64(time.Second)
 // that a group commits with such an offset is accepted. This explains an answer
 //
 //   - of a broker that, in its newest Metadata answer of before, led the group's
-//     partition: one that said that another does knows that it was deposed, and
-//     of one that said nothing there is no telling;
-//   - while another one led the partition in a later epoch;
+//     partition, while another one did in a later epoch;
 //   - with an offset that the register held at some time since the last commit
 //     that the broker acknowledged, since it was not deposed by then.
 type pasts struct {
-	a          *analysis
-	partitions int32
-	reigns     map[history.Key]map[int32]reign
-	said       map[leaderSeat][]reign
-	commits    map[committed][]*history.Op // that were acknowledged, with the broker that did
-	acks       map[leaderSeat][]*history.Op
-	writers    map[committed]map[int64]*history.Op
-}
-
-// reign is a leader's epoch. In reigns, at is when the first question was asked
-// that the epoch answered; in said, when an answer came.
-type reign struct {
-	leader, epoch int32
-	at            int64
-}
-
-// leaderSeat is a broker and a partition that it may lead.
-type leaderSeat struct {
-	broker int32
-	key    history.Key
+	heard   *heard
+	commits map[committed][]*history.Op // that were acknowledged, it is known by whom
+	acks    map[leaderSeat][]*history.Op
+	writers map[committed]map[int64]*history.Op
 }
 
 func (a *analysis) pasts() *pasts {
 	p := &pasts{
-		a: a, reigns: map[history.Key]map[int32]reign{}, said: map[leaderSeat][]reign{},
-		commits: map[committed][]*history.Op{}, acks: map[leaderSeat][]*history.Op{}, writers: map[committed]map[int64]*history.Op{},
+		heard: a.heard(), commits: map[committed][]*history.Op{}, acks: map[leaderSeat][]*history.Op{}, writers: map[committed]map[int64]*history.Op{},
 	}
 	for i := range a.ops {
-		for _, l := range a.ops[i].Leaders {
-			if a.ops[i].Type == history.OK && l.Key.Topic == history.GroupTopic {
-				p.hear(&a.ops[i], l)
-			}
-		}
-	}
-	for i := range a.ops {
-		if op := &a.ops[i]; p.partitions > 0 && op.F == history.Commit {
+		if op := &a.ops[i]; p.heard.partitions > 0 && op.F == history.Commit {
 			p.acknowledged(op)
 		}
 	}
-	p.settle()
 	return p
-}
-
-func (p *pasts) hear(op *history.Op, l history.Leader) {
-	p.partitions = max(p.partitions, l.Key.Partition+1)
-	if l.Broker >= 0 {
-		s := leaderSeat{l.Broker, l.Key}
-		p.said[s] = append(p.said[s], reign{l.Leader, l.Epoch, op.Returned})
-	}
-	if l.Leader < 0 {
-		return
-	}
-	if p.reigns[l.Key] == nil {
-		p.reigns[l.Key] = map[int32]reign{}
-	}
-	if _, is := p.reigns[l.Key][l.Epoch]; !is {
-		p.reigns[l.Key][l.Epoch] = reign{l.Leader, l.Epoch, op.Invoked}
-	}
 }
 
 func (p *pasts) acknowledged(op *history.Op) {
@@ -208,32 +161,19 @@ func (p *pasts) acknowledged(op *history.Op) {
 		}
 	}
 	if op.Type == history.OK && op.Broker != 0 {
-		s := leaderSeat{op.Broker, history.Coordinates(op.Group, p.partitions)}
+		s := leaderSeat{op.Broker, history.Coordinates(op.Group, p.heard.partitions)}
 		p.acks[s] = append(p.acks[s], op)
-	}
-}
-
-// settle leaves in said what a broker knew by the time of each answer: one may
-// overtake another, but no broker goes back to an earlier epoch (P27).
-func (p *pasts) settle() {
-	for _, list := range p.said {
-		slices.SortStableFunc(list, func(x, y reign) int { return cmp.Compare(x.at, y.at) })
-		for i := 1; i < len(list); i++ {
-			if list[i].epoch < list[i-1].epoch {
-				list[i].leader, list[i].epoch = list[i-1].leader, list[i-1].epoch
-			}
-		}
 	}
 }
 
 // from is the time since when the register may have held what an operation
 // read: its call, or an earlier time where the answer may be from the past.
 func (p *pasts) from(op *history.Op) (int64, bool) {
-	if op.F != history.FetchOffset || op.Type != history.OK || op.Broker == 0 || p.partitions == 0 {
+	if op.F != history.FetchOffset || op.Type != history.OK || op.Broker == 0 || p.heard.partitions == 0 {
 		return op.Invoked, false
 	}
-	s := leaderSeat{op.Broker, history.Coordinates(op.Group, p.partitions)}
-	if !p.deposed(s, op) {
+	s := leaderSeat{op.Broker, history.Coordinates(op.Group, p.heard.partitions)}
+	if !p.heard.unaware(s, op, op.Returned+coordinatorHeard) {
 		return op.Invoked, false
 	}
 	for k, v := range op.Offsets {
@@ -248,22 +188,6 @@ func (p *pasts) from(op *history.Op) (int64, bool) {
 		}
 	}
 	return since, true
-}
-
-// deposed tells whether the broker that answered had been succeeded and could
-// not know it.
-func (p *pasts) deposed(s leaderSeat, op *history.Op) bool {
-	said := p.said[s]
-	n := sort.Search(len(said), func(i int) bool { return said[i].at >= op.Invoked })
-	if n == 0 || said[n-1].leader != s.broker {
-		return false
-	}
-	for _, r := range p.reigns[s.key] {
-		if r.epoch > said[n-1].epoch && r.leader != s.broker && r.at <= op.Returned+coordinatorHeard {
-			return true
-		}
-	}
-	return false
 }
 
 // over tells whether the broker that answered had itself acknowledged a later

@@ -71,29 +71,29 @@ func lost(a *analysis) {
 }
 
 // unseen is P4: acknowledged, and not read by the end of the final polls. What
-// a deleted topic held nobody can read any more.
+// a deleted topic held nobody can read any more, see [deletions].
 func unseen(a *analysis) {
 	if !a.o.Final {
 		return
 	}
-	deleted := map[history.Key]bool{}
-	for i := range a.ops {
-		if op := &a.ops[i]; op.F == history.Deleted {
-			for _, k := range op.Keys {
-				deleted[k] = true
-			}
-		}
-	}
+	deleted, excused := a.deletions(), 0
 	for i := range a.ops {
 		op := &a.ops[i]
 		if op.Type != history.OK {
 			continue
 		}
 		for _, s := range op.Sends() {
-			if !a.read[written{s.Key, s.Value}] && !deleted[s.Key] {
+			switch {
+			case a.read[written{s.Key, s.Value}]:
+			case deleted.explain(op, s):
+				excused++
+			default:
 				a.find(Finding{"P4", "unseen", s.Key, fmt.Sprintf("value %d was acknowledged at offset %d and never read", s.Value, s.Offset), indexes(op)})
 			}
 		}
+	}
+	if excused > 0 {
+		a.note("P4 %d records were never read since their topic was deleted", excused)
 	}
 }
 

@@ -126,8 +126,8 @@ type Op struct {
 	// Offsets are what a commit committed, also as part of a txn, or what a
 	// fetchOffset read: -1 where nothing is committed.
 	Offsets map[Key]int64 `json:",omitempty"`
-	// Broker is the node id of who answered a fetchOffset, or a commit that
-	// nobody repeated, 0 where not known.
+	// Broker is the node id of who answered a fetchOffset, a commit that nobody
+	// repeated, metadata, or a send of one request, 0 where not known.
 	Broker int32 `json:",omitempty"`
 	// Once marks commits whose request nobody repeated, so that its effect lies
 	// between call and answer, or later where there was no answer.
@@ -139,6 +139,8 @@ type Op struct {
 
 	Marks   []Mark   `json:",omitempty"`
 	Leaders []Leader `json:",omitempty"`
+	// Absent are names that Broker's metadata was asked for and had no topic of.
+	Absent []string `json:",omitempty"`
 
 	Note  string `json:",omitempty"`
 	Error string `json:",omitempty"`

@@ -144,23 +144,18 @@ func (x *registrar) churnSeats() ([]seat, error) {
 			self = b.NodeID
 		}
 	}
+	o.Broker, o.Leaders, o.Absent = self, leadersOf(resp, self), absentOf(resp)
+	if self < 0 {
+		o.Broker, o.Leaders, o.Absent = 0, nil, nil // who said it is not known
+	}
 	var out []seat
 	for _, t := range resp.Topics {
-		if t.ErrorCode != 0 {
-			continue
-		}
 		for _, p := range t.Partitions {
-			k := history.Key{Topic: incarnation(t.TopicID), Partition: p.Partition}
-			o.Leaders = append(o.Leaders, history.Leader{
-				Key: k, Broker: self, Leader: p.Leader, Epoch: p.LeaderEpoch, InSync: len(p.ISR), PartitionEpoch: -1, ControllerEpoch: -1,
-			})
 			if addr, is := addrs[p.Leader]; is {
+				k := history.Key{Topic: incarnation(t.TopicID), Partition: p.Partition}
 				out = append(out, seat{k, t.TopicID, p.Leader, addr, p.LeaderEpoch, len(p.ISR)})
 			}
 		}
-	}
-	if self < 0 {
-		o.Leaders = nil // who said it is not known
 	}
 	x.rec.End(o, history.OK, nil)
 	return out, nil
@@ -229,7 +224,7 @@ func (x *registrar) churn(s seat, sends []*history.Sent, batch *wire.Batch) erro
 	t.TopicID, t.Partitions = s.id, []kmsg.ProduceRequestTopicPartition{p}
 	req.Topics = append(req.Topics, t)
 	op := x.op(history.Send)
-	op.Mops = mops(sends)
+	op.Broker, op.Mops = s.leader, mops(sends)
 	o := x.rec.Begin(op)
 	answer, err := c.Do(req)
 	if err == nil {

@@ -41,7 +41,7 @@ func (l *life) observe(c *wire.Conn) ([]history.Mark, error) {
 	led := map[string][]history.Leader{}
 	l.inSync = map[history.Key]int{}
 	for _, leader := range leaders {
-		if leader.Key.Topic == history.GroupTopic {
+		if name := leader.Key.Name(); name == history.GroupTopic || name == ChurnTopic {
 			continue // who leads it is all that matters
 		}
 		l.inSync[leader.Key] = leader.InSync
@@ -68,15 +68,19 @@ func (l *life) observe(c *wire.Conn) ([]history.Mark, error) {
 // taken for the leader would answer a Fetch with its own high watermark.
 func (l *life) leaders(c *wire.Conn) ([]history.Leader, int32, error) {
 	req := kmsg.NewPtrMetadataRequest()
-	req.Version = 9
+	req.Version = 12
+	names := []string{history.GroupTopic}
 	for t := range recordTopics() {
+		names = append(names, t)
+	}
+	if l.Churn {
+		names = append(names, ChurnTopic)
+	}
+	for _, name := range names {
 		topic := kmsg.NewMetadataRequestTopic()
-		topic.Topic = kmsg.StringPtr(t)
+		topic.Topic = kmsg.StringPtr(name)
 		req.Topics = append(req.Topics, topic)
 	}
-	groups := kmsg.NewMetadataRequestTopic()
-	groups.Topic = kmsg.StringPtr(history.GroupTopic)
-	req.Topics = append(req.Topics, groups)
 	o := l.rec.Begin(l.op(history.Metadata))
 	answer, err := c.Do(req)
 	if err != nil {
@@ -91,17 +95,35 @@ func (l *life) leaders(c *wire.Conn) ([]history.Leader, int32, error) {
 		}
 	}
 	o.Leaders = leadersOf(resp, self)
+	if self >= 0 {
+		o.Broker, o.Absent = self, absentOf(resp)
+	}
 	l.rec.End(o, history.OK, nil)
 	return o.Leaders, self, nil
+}
+
+// absentOf are the names that a broker was asked for and has no topic of.
+func absentOf(resp *kmsg.MetadataResponse) []string {
+	var out []string
+	for _, t := range resp.Topics {
+		if t.Topic != nil && kerr.ErrorForCode(t.ErrorCode) == kerr.UnknownTopicOrPartition { //nolint:errorlint // ErrorForCode returns these very values
+			out = append(out, *t.Topic)
+		}
+	}
+	return out
 }
 
 // leadersOf is what a broker says of the partitions that it was asked for.
 func leadersOf(resp *kmsg.MetadataResponse, by int32) []history.Leader {
 	var out []history.Leader
 	for _, t := range resp.Topics {
+		name := *t.Topic
+		if name == ChurnTopic {
+			name = incarnation(t.TopicID)
+		}
 		for _, p := range t.Partitions {
 			out = append(out, history.Leader{
-				Key: history.Key{Topic: *t.Topic, Partition: p.Partition}, Broker: by, Leader: p.Leader, Epoch: p.LeaderEpoch, InSync: len(p.ISR),
+				Key: history.Key{Topic: name, Partition: p.Partition}, Broker: by, Leader: p.Leader, Epoch: p.LeaderEpoch, InSync: len(p.ISR),
 				PartitionEpoch: -1, ControllerEpoch: -1,
 			})
 		}

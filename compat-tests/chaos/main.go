@@ -121,10 +121,6 @@ func judge(o options, out io.Writer) int {
 	return min(len(report.Findings), 1)
 }
 
-// serveWithin is how long a client may have to wait while the controllers are
-// away and no broker is: as long as one operation may take on a busy machine.
-const serveWithin = 10 * time.Second
-
 // faultsInARow is how many times the longest period a coordinator may be kept
 // from ending a transaction that is overdue: a majority, of controllers or of a
 // partition's replicas, may be away for 2.25 of them, and two faults follow each
@@ -133,7 +129,8 @@ const faultsInARow = 5
 
 // properties say what a run that came to its end must have kept.
 func (o options) properties(ended bool) check.Options {
-	c := check.Options{Final: ended, StuckAfter: txnTimeout + 30*time.Second + faultsInARow*o.period, RecoverWithin: 30 * time.Second, ServeWithin: serveWithin}
+	l := limitsOf(o.broker)
+	c := check.Options{Final: ended, StuckAfter: txnTimeout + 30*time.Second + faultsInARow*o.period, RecoverWithin: l.Recover, ServeWithin: l.Serve}
 	if ended {
 		c.Banks = []string{work.BankTopic}
 		for _, p := range work.Pipes() {
@@ -279,8 +276,14 @@ func (c *chaos) play(ctx context.Context) (*check.Report, error) {
 	w, err := c.load(ctx, nodes, net, between)
 	c.network = net.Done()
 	options := c.properties(err == nil)
+	if !c.rec.Ended(0, func(o *history.Op) bool { return o.F == history.Healed }) {
+		// A broker that does not stop or start in time is a failure by itself,
+		// and no reason to blame the others that they do not recover.
+		options.RecoverWithin = 0
+	}
 	if err == nil {
-		options.Replicas, err = c.disks(brokers, w.Keys())
+		options.Kept, options.Copies = w.Keys(), min(c.brokers, 3)
+		options.Replicas, err = c.disks(brokers, options.Kept)
 	}
 	report := check.Run(c.rec.History(), options)
 	return report, errors.Join(err, c.enough(report))
@@ -386,21 +389,40 @@ func (c *chaos) load(ctx context.Context, nodes []*harness.Broker, net *proxy.Se
 	failed := n.Run(faulty)
 	over()
 	c.faults = n.Done()
-	// Everybody must be served again before the writers end.
-	recovery := time.NewTimer(10 * time.Second)
-	defer recovery.Stop()
-	select {
-	case <-recovery.C:
-	case <-ctx.Done():
+	limit := limitsOf(c.broker)
+	if failed == nil {
+		c.recovered(ctx, w, limit.Recover)
 	}
 	logf("quiet")
 	w.Quiet()
-	limited, done := context.WithTimeout(ctx, 2*time.Minute)
+	limited, done := context.WithTimeout(ctx, limit.Drain)
 	defer done()
 	logf("drain")
 	failed = errors.Join(failed, w.Drain(limited))
 	logf("final polls")
-	return w, errors.Join(failed, w.Final(ctx, time.Minute))
+	return w, errors.Join(failed, w.Final(ctx, limit.Final))
+}
+
+// atLeast is how long writers go on after healing in any case.
+const atLeast = 10 * time.Second
+
+// recovered waits until everybody had the time to be served again: the writers
+// must not end before P16 expects them to be.
+func (c *chaos) recovered(ctx context.Context, w *work.Run, within time.Duration) {
+	from := c.rec.Now()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		past := time.Duration(c.rec.Now() - from)
+		if past >= within || past >= atLeast && w.Served(from) {
+			return
+		}
+	}
 }
 
 // nemesis gives a schedule what the run has the means for.

@@ -65,6 +65,10 @@ type Options struct {
 	RecoverWithin time.Duration
 	// Replicas are the logs of the brokers' disks after the run (P19 to P21).
 	Replicas []Replica
+	// Kept are the keys of the topics that are there after the run, and Copies
+	// how many of the Replicas must have each (P20).
+	Kept   []history.Key
+	Copies int
 	// ServeWithin is the longest that no send or no poll may succeed while
 	// clients must be served (P16). 0 does not look.
 	ServeWithin time.Duration

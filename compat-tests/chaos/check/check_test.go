@@ -416,6 +416,27 @@ func TestReplicas(t *testing.T) {
 	}
 }
 
+// One that is short hides nothing of others, and one that is not there is missed.
+func TestReplicasThatAreShortOrMissing(t *testing.T) {
+	s := simulate(4, 400)
+	ops := s.history()
+	k := s.keys[1]
+	replicas := []Replica{s.replica(1), s.replica(2), s.replica(3)}
+	o := Options{Final: true, Replicas: replicas, Kept: s.keys, Copies: 3}
+	wantClean(t, ops[:len(ops)-1], o)
+
+	short, other := replicas[0].Logs[k], replicas[2].Logs[k]
+	n := len(short.Batches)
+	short.Batches, short.High, short.InSync = short.Batches[:n/2], short.Batches[n/2].Base, false
+	other.Batches[n-1].Hash++
+	replicas[0].Logs[k] = short
+	wantFound(t, ops[:len(ops)-1], o, "P19")
+
+	other.Batches[n-1].Hash--
+	delete(replicas[0].Logs, k)
+	wantFound(t, ops[:len(ops)-1], o, "P20")
+}
+
 // anyData changes a data batch whose value was acknowledged and which is not
 // its producer's first.
 func anyData(l *Log, f func(*Batch)) bool {

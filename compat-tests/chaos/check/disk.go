@@ -39,7 +39,7 @@ type Batch struct {
 // disks is P19 and P20. P19: within a log, offsets and leader epochs never go
 // back; between replicas, the batches from the higher log start to the lower
 // high watermark are equal byte for byte. P20: each acknowledged value is in
-// every in-sync replica.
+// every in-sync replica, and no replica is missing.
 func disks(a *analysis) {
 	logs := map[history.Key][]placed{}
 	for _, r := range a.o.Replicas {
@@ -103,6 +103,13 @@ func (a *analysis) match(k history.Key, x, y placed) {
 }
 
 func (a *analysis) onDisk(logs map[history.Key][]placed) {
+	if len(a.o.Replicas) > 0 {
+		for _, k := range a.o.Kept {
+			if n := len(logs[k]); n < a.o.Copies {
+				a.find(Finding{"P20", "lost on disk", k, fmt.Sprintf("%d brokers have its files, not %d", n, a.o.Copies), nil})
+			}
+		}
+	}
 	type copyOf struct {
 		key    history.Key
 		broker int32

@@ -234,6 +234,10 @@ func TestRecovery(t *testing.T) {
 	healed := history.Op{F: history.Healed}
 	judge(t, "P16", o, script(history.Op{Process: 1, F: history.Send, Mops: []history.Mop{sent(k, 1, 0)}}, healed))
 	judge(t, "", o, script(healed, history.Op{Process: 1, F: history.Send, Mops: []history.Mop{sent(k, 1, 0)}}, history.Op{Process: 1, F: history.Poll, Mops: []history.Mop{got(k, 0, 1)}}))
+	// A poll that finds nothing, or is refused, is no proof of service.
+	for _, nothing := range [][]history.Mop{{got(k, 0)}, {{Poll: map[history.Key][]history.Read{}}}} {
+		judge(t, "P16", o, script(healed, history.Op{Process: 1, F: history.Send, Mops: []history.Mop{sent(k, 1, 0)}}, history.Op{Process: 1, F: history.Poll, Mops: nothing}))
+	}
 }
 
 func TestStuck(t *testing.T) {

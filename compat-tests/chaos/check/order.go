@@ -192,12 +192,9 @@ func (a *analysis) recovery() {
 		if op.Type != history.OK || op.Invoked < healed {
 			continue
 		}
-		for i := range op.Mops {
-			what := "poll"
-			if op.Mops[i].Send != nil {
-				what = "send"
-			}
-			if at, is := first[what]; !is || op.Returned < at {
+		sent, polled := op.Served()
+		for what, did := range map[string]bool{"send": sent, "poll": polled} {
+			if at, is := first[what]; did && (!is || op.Returned < at) {
 				first[what] = op.Returned
 			}
 		}

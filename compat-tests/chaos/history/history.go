@@ -200,6 +200,22 @@ type Leader struct {
 	ControllerEpoch int32 // -1 where not told
 }
 
+// Served tells whether the operation got something done that clients want: what
+// it sent was acknowledged, what it polled had records. A poll that found nothing,
+// or was refused, ends well too.
+func (o *Op) Served() (sent, polled bool) {
+	if o.Type != OK {
+		return false, false
+	}
+	for i := range o.Mops {
+		sent = sent || o.Mops[i].Send != nil
+		for _, reads := range o.Mops[i].Poll {
+			polled = polled || len(reads) > 0
+		}
+	}
+	return sent, polled
+}
+
 // Sends are the records that the operation sent, in order.
 func (o *Op) Sends() []*Sent {
 	var out []*Sent

@@ -89,6 +89,14 @@ func (r *Recorder) Count() int {
 	return len(r.done)
 }
 
+// Ended tells whether an operation that was called at a time or later has ended
+// for which f holds.
+func (r *Recorder) Ended(from int64, f func(*Op) bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.done, func(o Op) bool { return o.Invoked >= from && f(&o) })
+}
+
 // History is everything so far, in the order of the calls. What has not ended
 // is unknown and without what it would have said. No process may be at work.
 func (r *Recorder) History() []Op {

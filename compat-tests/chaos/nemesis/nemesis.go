@@ -154,7 +154,9 @@ func (n *Nemesis) Run(ctx context.Context) error {
 		failed = n.alive()
 	}
 	n.Proxy.Use()
-	n.Recorder.Event(history.Op{F: history.Healed})
+	if failed == nil { // a broker that is gone is not healed
+		n.Recorder.Event(history.Op{F: history.Healed})
+	}
 	return errors.Join(failed, n.undo(context.WithoutCancel(ctx)))
 }
 

@@ -189,6 +189,13 @@ func (r *Run) Quiet() {
 	r.writers.Wait()
 }
 
+// Served tells whether a send and a poll that were called at a time or later
+// succeeded.
+func (r *Run) Served(from int64) bool {
+	return r.rec.Ended(from, func(o *history.Op) bool { sent, _ := o.Served(); return sent }) &&
+		r.rec.Ended(from, func(o *history.Op) bool { _, polled := o.Served(); return polled })
+}
+
 // stop ends the clients that consume and waits for them.
 func (r *Run) stop() {
 	r.stopReaders()

@@ -180,12 +180,15 @@ func (s *shop) trouble() {
 	s.await("two run", func() bool { return s.state[a.m] == "RUNNING" && s.state[b.m] == "RUNNING" })
 
 	// A zombie: it sleeps through its session, and wakes in a transaction that
-	// others have ended.
+	// others have ended. With at_least_once nothing keeps it from writing its old
+	// totals over newer ones, so there it does not wake.
 	s.replace()
 	signalTo(s.t, a.m, syscall.SIGSTOP)
 	s.await("the other one goes on", s.upToDate(100))
-	signalTo(s.t, a.m, syscall.SIGCONT)
-	s.await("the zombie does no harm", s.upToDate(1000))
+	if s.guarantee == "exactly_once_v2" {
+		signalTo(s.t, a.m, syscall.SIGCONT)
+		s.await("the zombie does no harm", s.upToDate(1000))
+	}
 	s.end(a, syscall.SIGKILL)
 	s.end(b, syscall.SIGKILL)
 	a = s.start("a")

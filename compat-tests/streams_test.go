@@ -129,6 +129,7 @@ func runShop(t *testing.T, b *harness.Broker, guarantee string) {
 		s.put("customers", s.orderMs(s.sent), customer(i), "moved")
 	}
 	s.await("the last change is joined", func() bool { return len(s.moved) == shopRegions })
+	s.await("all is added up", s.addedUp) // windows are behind a topic of their own
 	s.end(a, syscall.SIGTERM)
 	s.end(c, syscall.SIGTERM)
 	stop()
@@ -468,11 +469,9 @@ func last(rows []row) map[string]string {
 	return m
 }
 
-// verify compares the outputs and the changelogs with what a correct run must
-// give.
-func (s *shop) verify() {
-	eos := s.guarantee == "exactly_once_v2"
-	totals, windows, joined := map[string][]string{}, map[string][]string{}, map[string][]string{}
+// expected is what a correct run puts out for each key, in order.
+func (s *shop) expected() (totals, windows, joined map[string][]string) {
+	totals, windows, joined = map[string][]string{}, map[string][]string{}, map[string][]string{}
 	for n := range s.sent {
 		w := fmt.Sprintf("%s@%d", region(n), s.orderMs(n)/shopWindowMs*shopWindowMs)
 		totals[customer(n)] = append(totals[customer(n)], add(totals[customer(n)], n))
@@ -487,7 +486,28 @@ func (s *shop) verify() {
 			joined[customer(i)] = append(joined[customer(i)], "moved="+all[len(all)-1])
 		}
 	}
+	return totals, windows, joined
+}
 
+// addedUp reports whether the last total of every key is out.
+func (s *shop) addedUp() bool {
+	totals, windows, joined := s.expected()
+	for topic, want := range map[string]map[string][]string{"totals": totals, "windows": windows, "joined": joined} {
+		got := last(s.read(s.prefix+"-"+topic, shopPartitions))
+		for key, w := range want {
+			if atLeast(got[key], w[len(w)-1]) != nil {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// verify compares the outputs and the changelogs with what a correct run must
+// give.
+func (s *shop) verify() {
+	eos := s.guarantee == "exactly_once_v2"
+	totals, windows, joined := s.expected()
 	times := map[string]int{}
 	for _, r := range s.read(s.prefix+"-each", shopPartitions) {
 		times[r.key+" "+r.value]++

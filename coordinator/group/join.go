@@ -248,7 +248,7 @@ func (s *Shard) maybeCompleteJoin(st *step, g *classicGroup) {
 
 func (s *Shard) prepareRebalance(st *step, g *classicGroup) {
 	if g.state == stateCompleting {
-		g.failSyncs(st, kerr.RebalanceInProgress)
+		s.failSyncs(st, g, kerr.RebalanceInProgress)
 	}
 	st.cancelTimer(timerKey(timerSync, g.id, ""))
 	initial := g.state == stateEmpty
@@ -270,10 +270,16 @@ func (s *Shard) prepareRebalance(st *step, g *classicGroup) {
 	s.maybeCompleteJoin(st, g)
 }
 
-func (g *classicGroup) failSyncs(st *step, err error) {
+// failSyncs answers the members that wait in SyncGroup. Their sessions may have
+// run out meanwhile, which was ignored, so they begin anew: a member that is never
+// heard of again would else hold up the next join phase to its end.
+func (s *Shard) failSyncs(st *step, g *classicGroup, err error) {
 	for _, m := range g.inOrder() {
-		st.reply(m.syncing, syncError(err))
-		m.syncing = 0
+		if m.syncing != 0 {
+			st.reply(m.syncing, syncError(err))
+			m.syncing = 0
+			s.watchSession(st, g, m)
+		}
 	}
 }
 

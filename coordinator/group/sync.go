@@ -95,7 +95,7 @@ func (s *Shard) assign(st *step, g *classicGroup, assignment []kmsg.SyncGroupReq
 		for _, m := range g.members {
 			m.assignment = nil
 		}
-		g.failSyncs(st, kerr.UnknownServerError)
+		s.failSyncs(st, g, kerr.UnknownServerError)
 		s.prepareRebalance(st, g)
 		return
 	}

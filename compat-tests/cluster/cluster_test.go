@@ -150,6 +150,10 @@ func (c *cluster) await(what string, ask func(context.Context) (bool, error)) {
 
 // metadata asks any broker, past the client's cache.
 func (c *cluster) metadata(ctx context.Context, topics ...string) (*kmsg.MetadataResponse, error) {
+	return c.metadataOf(ctx, c.cl, topics...)
+}
+
+func (c *cluster) metadataOf(ctx context.Context, from kmsg.Requestor, topics ...string) (*kmsg.MetadataResponse, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Topics = []kmsg.MetadataRequestTopic{}
 	for _, t := range topics {
@@ -157,7 +161,7 @@ func (c *cluster) metadata(ctx context.Context, topics ...string) (*kmsg.Metadat
 		topic.Topic = kmsg.StringPtr(t)
 		req.Topics = append(req.Topics, topic)
 	}
-	return req.RequestWith(ctx, c.cl)
+	return req.RequestWith(ctx, from)
 }
 
 // partition is a partition as a broker describes it.
@@ -165,7 +169,11 @@ type partition = kmsg.MetadataResponseTopicPartition
 
 // partitions describes a topic, by partition.
 func (c *cluster) partitions(ctx context.Context, topic string) ([]partition, error) {
-	m, err := c.metadata(ctx, topic)
+	return c.partitionsOf(ctx, c.cl, topic)
+}
+
+func (c *cluster) partitionsOf(ctx context.Context, from kmsg.Requestor, topic string) ([]partition, error) {
+	m, err := c.metadataOf(ctx, from, topic)
 	if err != nil {
 		return nil, err
 	}
@@ -206,10 +214,31 @@ func whole(p partition) bool {
 }
 
 // awaitWhole returns once all replicas of a topic are in sync and its preferred
-// leaders lead.
+// leaders lead, and every broker knows it: one that was cut off takes things for
+// what they were until it hears of the others again.
 func (c *cluster) awaitWhole(topic string) {
 	c.t.Helper()
 	c.awaitTopic(topic, "all in sync, preferred leaders lead", whole)
+	c.await(topic+": every broker says so", func(ctx context.Context) (bool, error) {
+		m, err := c.metadata(ctx)
+		if err != nil {
+			return false, err
+		}
+		epochs := map[int32]int32{}
+		for _, b := range m.Brokers {
+			ps, err := c.partitionsOf(ctx, c.cl.Broker(int(b.NodeID)), topic)
+			if err != nil {
+				return false, err
+			}
+			for _, p := range ps {
+				if e, ok := epochs[p.Partition]; !whole(p) || ok && e != p.LeaderEpoch {
+					return false, nil
+				}
+				epochs[p.Partition] = p.LeaderEpoch
+			}
+		}
+		return true, nil
+	})
 }
 
 // create creates a topic under a name of its own, a partition for each list of

@@ -119,6 +119,9 @@ func failDir(t *testing.T, name, client, role string, bounce bool) {
 		unmount(t, disk)
 	}
 	mount(t, disk)
+	if err := c.node(victim).Format(); err != nil {
+		t.Fatal(err)
+	}
 	c.restart(victim)
 	c.awaitWhole(topic)
 	l.judge(l.stored())

@@ -29,7 +29,8 @@ type Broker struct {
 	file    string // of its properties, where it may move
 	program string
 	args    []string
-	ready   string // the broker serves once it printed a line with this
+	format  []string // what formats its directories, for Kafka
+	ready   string   // the broker serves once it printed a line with this
 	cmd     *exec.Cmd
 	served  chan struct{}
 	exited  chan struct{}

@@ -193,12 +193,21 @@ func (b *Broker) asKafka(path string, jvm []string) error {
 	}
 	common := append(append([]string{}, jvm...),
 		"-Dkafka.logs.dir="+b.dir, "-Dlog4j2.configurationFile="+source("java", "log4j2.properties"), "-cp", libs+"/*")
-	format := append(append([]string{}, common...), "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", path)
-	if err := Run(b.dir, java, format...); err != nil {
-		return fmt.Errorf("format: %w", err)
-	}
 	b.Name, b.program, b.ready = "kafka", java, "Kafka Server started"
 	b.args = append(append([]string{}, common...), "kafka.Kafka", path)
+	b.format = append(append([]string{java}, common...), "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", clusterID, "-c", path)
+	return b.Format()
+}
+
+// Format makes log directories that are empty ones that the broker takes: Kafka
+// wants that done by hand.
+func (b *Broker) Format() error {
+	if len(b.format) == 0 {
+		return nil
+	}
+	if err := Run(b.dir, b.format[0], b.format[1:]...); err != nil {
+		return fmt.Errorf("format: %w", err)
+	}
 	return nil
 }
 

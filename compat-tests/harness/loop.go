@@ -88,6 +88,9 @@ func CutShort(b *Broker, rng *rand.Rand, within time.Duration) (kills int, err e
 func LoopOptions(addr string, more ...kgo.Opt) []kgo.Opt {
 	return append([]kgo.Opt{
 		kgo.SeedBrokers(addr),
+		// A broker that is killed closes connections before their first answer, which
+		// franz-go would take for a lack of TLS and not try again.
+		kgo.AlwaysRetryEOF(),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 30 * time.Millisecond }),
 		kgo.RequestRetries(10_000), kgo.RetryTimeout(2 * time.Minute),
 		kgo.MetadataMinAge(50 * time.Millisecond),

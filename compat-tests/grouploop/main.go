@@ -208,7 +208,7 @@ func (l *loop) verify(ctx context.Context) error {
 	defer cancel()
 	for _, g := range l.groups {
 		atLeast := g.acknowledged()
-		offsets, err := l.adm.FetchOffsets(ctx, g.name)
+		offsets, err := l.committed(ctx, g.name)
 		if err != nil {
 			return fmt.Errorf("group %s: %w", g.name, err)
 		}
@@ -220,6 +220,22 @@ func (l *loop) verify(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// committed asks for a group's offsets until they are answered: the first request
+// may go out on a connection to the broker that was killed, which kadm does not
+// always try again.
+func (l *loop) committed(ctx context.Context, group string) (kadm.OffsetResponses, error) {
+	for {
+		offsets, err := l.adm.FetchOffsets(ctx, group)
+		if err == nil || ctx.Err() != nil {
+			return offsets, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // resume waits until every group is stable and has committed something new in

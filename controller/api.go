@@ -321,23 +321,19 @@ type updateFeaturesArgs struct {
 
 // UpdateFeatures finalizes levels of features, all that are asked for or none, or
 // with validateOnly says what would come of it. See metadata.UpdateFeatures.
-func (c *Controller) UpdateFeatures(ctx context.Context, updates []metadata.FeatureUpdate, validateOnly bool) (metadata.FeatureResult, error) {
-	results, err := do(ctx, c, c.updateFeatures(updateFeaturesArgs{updates, validateOnly}))
-	if err != nil {
-		return metadata.FeatureResult{}, err
-	}
-	return results[0], nil
+func (c *Controller) UpdateFeatures(ctx context.Context, updates []metadata.FeatureUpdate, validateOnly bool) (metadata.Outcome, error) {
+	return one(do(ctx, c, c.updateFeatures(updateFeaturesArgs{updates, validateOnly})))
 }
 
-func (c *Controller) updateFeatures(a updateFeaturesArgs) operation[metadata.FeatureResult] {
-	return operation[metadata.FeatureResult]{
-		name: opUpdateFeatures, args: a, fault: func(r *metadata.FeatureResult) *error { return &r.Err },
-		decide: func(img *metadata.Image, _ bool) ([]metadata.FeatureResult, []metadata.Plan) {
+func (c *Controller) updateFeatures(a updateFeaturesArgs) operation[metadata.Outcome] {
+	return operation[metadata.Outcome]{
+		name: opUpdateFeatures, args: a, fault: func(r *metadata.Outcome) *error { return &r.Err },
+		decide: func(img *metadata.Image, _ bool) ([]metadata.Outcome, []metadata.Plan) {
 			result, plan := metadata.UpdateFeatures(img, &c.env, a.Updates)
 			if a.ValidateOnly {
-				return []metadata.FeatureResult{result}, nil
+				return []metadata.Outcome{result}, nil
 			}
-			return []metadata.FeatureResult{result}, []metadata.Plan{plan}
+			return []metadata.Outcome{result}, []metadata.Plan{plan}
 		},
 	}
 }
@@ -345,20 +341,24 @@ func (c *Controller) updateFeatures(a updateFeaturesArgs) operation[metadata.Fea
 type unregisterArgs struct{ ID int32 }
 
 // UnregisterBroker forgets a broker. See metadata.Unregister.
-func (c *Controller) UnregisterBroker(ctx context.Context, id int32) (metadata.UnregisterResult, error) {
-	results, err := do(ctx, c, c.unregisterBroker(unregisterArgs{id}))
-	if err != nil {
-		return metadata.UnregisterResult{}, err
-	}
-	return results[0], nil
+func (c *Controller) UnregisterBroker(ctx context.Context, id int32) (metadata.Outcome, error) {
+	return one(do(ctx, c, c.unregisterBroker(unregisterArgs{id})))
 }
 
-func (c *Controller) unregisterBroker(a unregisterArgs) operation[metadata.UnregisterResult] {
-	return operation[metadata.UnregisterResult]{
-		name: opUnregisterBroker, args: a, fault: func(r *metadata.UnregisterResult) *error { return &r.Err },
-		decide: func(img *metadata.Image, retried bool) ([]metadata.UnregisterResult, []metadata.Plan) {
+func (c *Controller) unregisterBroker(a unregisterArgs) operation[metadata.Outcome] {
+	return operation[metadata.Outcome]{
+		name: opUnregisterBroker, args: a, fault: func(r *metadata.Outcome) *error { return &r.Err },
+		decide: func(img *metadata.Image, retried bool) ([]metadata.Outcome, []metadata.Plan) {
 			result, plan := metadata.Unregister(img, a.ID, retried)
-			return []metadata.UnregisterResult{result}, []metadata.Plan{plan}
+			return []metadata.Outcome{result}, []metadata.Plan{plan}
 		},
 	}
+}
+
+// one is the outcome of an operation that has a single one.
+func one(results []metadata.Outcome, err error) (metadata.Outcome, error) {
+	if err != nil {
+		return metadata.Outcome{}, err
+	}
+	return results[0], nil
 }

@@ -76,12 +76,6 @@ func Register(img *Image, r Registration) []Change {
 	return []Change{{Op: Op{Kind: OpPut, Key: regKey(r.ID), Value: encode(record)}, Expect: expect}}
 }
 
-// UnregisterResult answers for a broker that was to be forgotten.
-type UnregisterResult struct {
-	Err     error
-	Message string
-}
-
 // Unregister decides to forget a broker that does not come back: it is listed no
 // more, and once the partitions were swept nobody waits for it. It may register
 // again. retried tells that this was decided before, with an outcome that nobody
@@ -89,20 +83,20 @@ type UnregisterResult struct {
 //
 // Kafka forgets a broker that is up as well, which then leads nothing until it is
 // started again; here that is INVALID_REQUEST.
-func Unregister(img *Image, id int32, retried bool) (UnregisterResult, Plan) {
+func Unregister(img *Image, id int32, retried bool) (Outcome, Plan) {
 	s := img.brokerState(id)
 	switch {
 	case s != nil && s.regRevision != 0 && s.liveRev != 0:
-		return UnregisterResult{kerr.InvalidRequest, fmt.Sprintf("Broker ID %d is up. Stop it first.", id)}, Plan{}
+		return Outcome{kerr.InvalidRequest, fmt.Sprintf("Broker ID %d is up. Stop it first.", id)}, Plan{}
 	case s != nil && s.regRevision != 0:
-		return UnregisterResult{}, Plan{
+		return Outcome{}, Plan{
 			Commit: []Change{{Op: Op{Kind: OpDelete, Key: regKey(id)}, Expect: s.regRevision}},
 			Guard:  []Compare{{Key: liveKey(id), Target: ModRevision, Revision: 0}},
 		}
 	case retried:
-		return UnregisterResult{}, Plan{}
+		return Outcome{}, Plan{}
 	}
-	return UnregisterResult{kerr.BrokerIDNotRegistered, fmt.Sprintf("Broker ID %d is not currently registered", id)}, Plan{}
+	return Outcome{kerr.BrokerIDNotRegistered, fmt.Sprintf("Broker ID %d is not currently registered", id)}, Plan{}
 }
 
 // Alive returns which incarnation of a broker gives signs of life.

@@ -40,23 +40,17 @@ type FeatureUpdate struct {
 	Change FeatureChange
 }
 
-// FeatureResult answers for all updates of a request.
-type FeatureResult struct {
-	Err     error
-	Message string
-}
-
 // UpdateFeatures decides on the finalized levels of features, all of a request
 // or none. Errors and messages are Kafka's, but for features whose lower levels
 // are served no more than those of metadata.version.
-func UpdateFeatures(img *Image, env *Env, updates []FeatureUpdate) (FeatureResult, Plan) {
+func UpdateFeatures(img *Image, env *Env, updates []FeatureUpdate) (Outcome, Plan) {
 	levels := maps.Clone(img.Features())
 	if levels == nil {
 		levels = map[string]int16{}
 	}
 	for _, u := range updates {
 		if problem := featureProblem(env, u, levels[u.Name]); problem != "" {
-			return FeatureResult{
+			return Outcome{
 				Err:     kerr.InvalidUpdateVersion,
 				Message: "The update failed for all features since the following feature had an error: " + problem,
 			}, Plan{}
@@ -66,13 +60,13 @@ func UpdateFeatures(img *Image, env *Env, updates []FeatureUpdate) (FeatureResul
 		}
 	}
 	if maps.Equal(levels, img.Features()) {
-		return FeatureResult{}, Plan{}
+		return Outcome{}, Plan{}
 	}
 	record := img.cluster.record
 	record.Features = levels
 	plan := Plan{Commit: []Change{{Op: Op{Kind: OpPut, Key: keyCluster, Value: encode(record)}, Expect: img.cluster.revision}}}
 	plan.Commit = append(plan.Commit, defaultMinISR(img, env.MinInsyncReplicas, levels)...)
-	return FeatureResult{}, plan
+	return Outcome{}, plan
 }
 
 // defaultMinISR gives all brokers the min.insync.replicas of this one, where

@@ -15,6 +15,13 @@ type Change struct {
 	Expect int64
 }
 
+// Outcome answers a request that is carried out or refused as a whole. Err is the
+// client's, with what Message says of it.
+type Outcome struct {
+	Err     error
+	Message string
+}
+
 // Plan is the writes of one decision. Commit happens in one transaction and
 // makes the decision true; Stage happens before, in as many as it takes, and
 // is invisible on its own.

@@ -725,19 +725,31 @@ func (w *wire) joined(req *kmsg.JoinGroupRequest) *kmsg.JoinGroupResponse {
 // coordinated waits until the broker coordinates a group.
 func (g *target) coordinated(group string) {
 	g.t.Helper()
-	for range 300 {
-		req := kmsg.NewPtrHeartbeatRequest()
-		req.Version, req.Group, req.MemberID = 4, group, "nobody"
+	req := kmsg.NewPtrHeartbeatRequest()
+	req.Version, req.Group, req.MemberID = 4, group, "nobody"
+	g.coordinates(0, group, func() bool {
 		switch ask[*kmsg.HeartbeatResponse](g.witness, req).ErrorCode {
 		case kerr.CoordinatorNotAvailable.Code, kerr.NotCoordinator.Code, kerr.CoordinatorLoadInProgress.Code:
-			find := kmsg.NewPtrFindCoordinatorRequest()
-			find.Version, find.CoordinatorKey = 3, group
-			ask[*kmsg.FindCoordinatorResponse](g.witness, find)
-			time.Sleep(50 * time.Millisecond)
-		default:
+			return false
+		}
+		return true
+	})
+}
+
+// coordinates asks for the coordinator of a group (kind 0) or a transactional id
+// (kind 1), whose topic may have to be created first, until it serves. Between two
+// questions it waits: only answers tell, and the broker may be Kafka.
+func (g *target) coordinates(kind int8, key string, serves func() bool) {
+	g.t.Helper()
+	find := kmsg.NewPtrFindCoordinatorRequest()
+	find.Version, find.CoordinatorKey, find.CoordinatorType = 3, key, kind
+	for range 300 {
+		ask[*kmsg.FindCoordinatorResponse](g.witness, find)
+		if serves() {
 			g.ready()
 			return
 		}
+		time.Sleep(50 * time.Millisecond)
 	}
 	g.t.Fatal("no coordinator")
 }
@@ -1053,18 +1065,12 @@ func TestHostileProducerIDs(t *testing.T) {
 // producer waits until the broker coordinates a transactional id, and takes it.
 func (g *target) producer(txn string) *kmsg.InitProducerIDResponse {
 	g.t.Helper()
-	for range 300 {
-		find := kmsg.NewPtrFindCoordinatorRequest()
-		find.Version, find.CoordinatorKey, find.CoordinatorType = 3, txn, 1
-		ask[*kmsg.FindCoordinatorResponse](g.witness, find)
-		if mine := ask[*kmsg.InitProducerIDResponse](g.witness, initProducer(txn, 60_000)); mine.ErrorCode == 0 {
-			g.ready()
-			return mine
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	g.t.Fatal("no coordinator")
-	return nil
+	var mine *kmsg.InitProducerIDResponse
+	g.coordinates(1, txn, func() bool {
+		mine = ask[*kmsg.InitProducerIDResponse](g.witness, initProducer(txn, 60_000))
+		return mine.ErrorCode == 0
+	})
+	return mine
 }
 
 // TestHostileTransactions: timeouts beyond the largest, and guesses at the producers of others.

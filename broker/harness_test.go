@@ -121,20 +121,28 @@ func startBroker(t testing.TB, opts func(*Options), settings ...config.Line) *te
 // createTopic makes a topic and returns its id.
 func (b *testBroker) createTopic(name string, partitions int32, configs map[string]*string) metadata.ID {
 	b.t.Helper()
-	res := b.controller.CreateTopics(context.Background(), []metadata.NewTopic{
-		{Name: name, Partitions: partitions, ReplicationFactor: 1, Configs: configs, ID: newTestID()},
-	}, false)
-	if res[0].Err != nil {
-		b.t.Fatalf("creating %s: %v", name, res[0].Err)
-	}
-	return res[0].ID
+	return b.create(metadata.NewTopic{Name: name, Partitions: partitions, ReplicationFactor: 1, Configs: configs})
 }
 
-// memListener is a listener for connections in memory.
-type memListener struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
+// createTopicOn makes a topic of one partition on certain brokers.
+func (b *testBroker) createTopicOn(name string, replicas ...int32) metadata.ID {
+	b.t.Helper()
+	return b.create(metadata.NewTopic{
+		Name: name, Partitions: -1, ReplicationFactor: -1,
+		Assignment: []metadata.PartitionAssignment{{Partition: 0, Replicas: replicas}},
+	})
+}
+
+func (b *testBroker) create(topic metadata.NewTopic) metadata.ID {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), answerTime)
+	defer cancel()
+	topic.ID = newTestID()
+	res := b.controller.CreateTopics(ctx, []metadata.NewTopic{topic}, false)
+	if res[0].Err != nil {
+		b.t.Fatalf("creating %s: %v", topic.Name, res[0].Err)
+	}
+	return res[0].ID
 }
 
 // register adds a broker to the cluster that exists in the metadata only, until
@@ -164,19 +172,11 @@ func (b *testBroker) register(id int32) {
 	})
 }
 
-// createTopicOn creates a topic of one partition on certain brokers.
-func (b *testBroker) createTopicOn(name string, replicas ...int32) metadata.ID {
-	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), answerTime)
-	defer cancel()
-	res := b.controller.CreateTopics(ctx, []metadata.NewTopic{{
-		Name: name, Partitions: -1, ReplicationFactor: -1, ID: newTestID(),
-		Assignment: []metadata.PartitionAssignment{{Partition: 0, Replicas: replicas}},
-	}}, false)
-	if res[0].Err != nil {
-		b.t.Fatal(res[0].Err)
-	}
-	return res[0].ID
+// memListener is a listener for connections in memory.
+type memListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
 }
 
 func newMemListener() *memListener {

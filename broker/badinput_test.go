@@ -54,7 +54,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"runtime/debug"
@@ -69,6 +68,7 @@ import (
 
 	"github.com/gregor-broker/gregor/broker"
 	"github.com/gregor-broker/gregor/brokertest"
+	"github.com/gregor-broker/gregor/internal/testutil"
 	"github.com/gregor-broker/gregor/protocol"
 )
 
@@ -1238,7 +1238,7 @@ func TestAbusesHaveTheirTests(t *testing.T) {
 		t.Fatalf("%d items", len(items))
 	}
 	test := regexp.MustCompile(`([a-z]+\.)?\b((?:Test|Fuzz)\w+)(?: \(([a-z_, ]+)\))?`)
-	declared := map[string]string{}
+	var declared testutil.Declared
 	for i, at := range items {
 		end := len(table)
 		if i+1 < len(items) {
@@ -1255,10 +1255,7 @@ func TestAbusesHaveTheirTests(t *testing.T) {
 				if named++; m[1] != "" {
 					in = m[1]
 				}
-				if declared[in] == "" {
-					declared[in] = testsIn(t, dirs[in])
-				}
-				if !strings.Contains(declared[in], "\nfunc "+m[2]+"(") {
+				if !declared.Has(t, dirs[in], m[2]) {
 					t.Errorf("item %d: there is no %s%s", i+1, in, m[2])
 				}
 				if m[2] != "TestAsKafka" {
@@ -1280,22 +1277,4 @@ func TestAbusesHaveTheirTests(t *testing.T) {
 			t.Errorf("no item names %s", f.Name.Name)
 		}
 	}
-}
-
-// testsIn is the text of a directory's tests.
-func testsIn(t *testing.T, dir string) string {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("%s: %v %v", dir, files, err)
-	}
-	var all strings.Builder
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all.Write(b)
-	}
-	return all.String()
 }

@@ -3,11 +3,11 @@ package txn
 import (
 	"go/parser"
 	"go/token"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/gregor-broker/gregor/internal/testutil"
 )
 
 // What others learned the hard way about transactions, and the test that holds
@@ -99,7 +99,7 @@ func TestRulesHaveTheirTests(t *testing.T) {
 	for _, c := range file.Comments {
 		rules.WriteString(c.Text())
 	}
-	sources := map[string]string{}
+	var declared testutil.Declared
 	named := regexp.MustCompile(`\[(\w+)\.(Test\w+)\]`).FindAllStringSubmatch(rules.String(), -1)
 	if len(named) < 60 {
 		t.Fatalf("only %d tests are named", len(named))
@@ -110,28 +110,8 @@ func TestRulesHaveTheirTests(t *testing.T) {
 			t.Errorf("no package %s", m[1])
 			continue
 		}
-		if sources[dir] == "" {
-			sources[dir] = testsIn(t, dir)
-		}
-		if !strings.Contains(sources[dir], "\nfunc "+m[2]+"(") {
+		if !declared.Has(t, dir, m[2]) {
 			t.Errorf("there is no test %s in %s", m[2], m[1])
 		}
 	}
-}
-
-func testsIn(t *testing.T, dir string) string {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("%s: %v %v", dir, files, err)
-	}
-	var all strings.Builder
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all.Write(b)
-	}
-	return all.String()
 }

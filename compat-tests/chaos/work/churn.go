@@ -125,18 +125,10 @@ func (x *registrar) churnSeats() ([]seat, error) {
 	if err != nil {
 		return nil, err
 	}
-	req := kmsg.NewPtrMetadataRequest()
-	req.Version = 12
-	topic := kmsg.NewMetadataRequestTopic()
-	topic.Topic = kmsg.StringPtr(ChurnTopic)
-	req.Topics = append(req.Topics, topic)
-	o := x.rec.Begin(x.op(history.Metadata))
-	answer, err := c.Do(req)
+	o, resp, err := ask[*kmsg.MetadataResponse](x.life, history.Metadata, c, metadataOf(12, ChurnTopic))
 	if err != nil {
-		x.rec.End(o, history.Fail, err)
 		return nil, err
 	}
-	resp := answer.(*kmsg.MetadataResponse)
 	self, addrs := int32(-1), map[int32]string{}
 	for _, b := range resp.Brokers {
 		addrs[b.NodeID] = fmt.Sprintf("%s:%d", b.Host, b.Port)

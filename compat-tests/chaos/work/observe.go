@@ -67,8 +67,6 @@ func (l *life) observe(c *wire.Conn) ([]history.Mark, error) {
 // connection's address, -1 where it does not name itself: a follower that was
 // taken for the leader would answer a Fetch with its own high watermark.
 func (l *life) leaders(c *wire.Conn) ([]history.Leader, int32, error) {
-	req := kmsg.NewPtrMetadataRequest()
-	req.Version = 12
 	names := []string{history.GroupTopic}
 	for t := range recordTopics() {
 		names = append(names, t)
@@ -76,18 +74,10 @@ func (l *life) leaders(c *wire.Conn) ([]history.Leader, int32, error) {
 	if l.Churn {
 		names = append(names, ChurnTopic)
 	}
-	for _, name := range names {
-		topic := kmsg.NewMetadataRequestTopic()
-		topic.Topic = kmsg.StringPtr(name)
-		req.Topics = append(req.Topics, topic)
-	}
-	o := l.rec.Begin(l.op(history.Metadata))
-	answer, err := c.Do(req)
+	o, resp, err := ask[*kmsg.MetadataResponse](l, history.Metadata, c, metadataOf(12, names...))
 	if err != nil {
-		l.rec.End(o, history.Fail, err)
 		return nil, 0, err
 	}
-	resp := answer.(*kmsg.MetadataResponse)
 	self := int32(-1)
 	for _, b := range resp.Brokers {
 		if len(l.Addrs) == 1 || fmt.Sprintf("%s:%d", b.Host, b.Port) == c.RemoteAddr() {
@@ -144,13 +134,11 @@ func (l *life) listOffsets(c *wire.Conn, self int32, led map[string][]history.Le
 		}
 		req.Topics = append(req.Topics, topic)
 	}
-	o := l.rec.Begin(l.op(history.Observe))
-	answer, err := c.Do(req)
+	o, resp, err := ask[*kmsg.ListOffsetsResponse](l, history.Observe, c, req)
 	if err != nil {
-		l.rec.End(o, history.Fail, err)
 		return err
 	}
-	for _, t := range answer.(*kmsg.ListOffsetsResponse).Topics {
+	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
 			if p.ErrorCode != 0 {
 				continue
@@ -198,13 +186,10 @@ func (l *life) fetch(c *wire.Conn, self int32, led map[string][]history.Leader) 
 		}
 		req.Topics = append(req.Topics, topic)
 	}
-	o := l.rec.Begin(l.op(history.Observe))
-	answer, err := c.Do(req)
+	o, resp, err := ask[*kmsg.FetchResponse](l, history.Observe, c, req)
 	if err != nil {
-		l.rec.End(o, history.Fail, err)
 		return nil, err
 	}
-	resp := answer.(*kmsg.FetchResponse)
 	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
 		l.rec.End(o, history.Fail, err)
 		return nil, nil

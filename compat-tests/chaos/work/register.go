@@ -129,18 +129,11 @@ func (x *registrar) groupCoordinator(group string) (*wire.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	req := kmsg.NewPtrMetadataRequest()
-	req.Version = 9
-	topic := kmsg.NewMetadataRequestTopic()
-	topic.Topic = kmsg.StringPtr(history.GroupTopic)
-	req.Topics = append(req.Topics, topic)
-	o := x.rec.Begin(x.op(history.Metadata))
-	answer, err := c.Do(req)
+	o, resp, err := ask[*kmsg.MetadataResponse](x.life, history.Metadata, c, metadataOf(9, history.GroupTopic))
 	if err != nil {
-		x.rec.End(o, history.Fail, err)
 		return nil, err
 	}
-	o.Leaders = leadersOf(answer.(*kmsg.MetadataResponse), x.node)
+	o.Leaders = leadersOf(resp, x.node)
 	x.rec.End(o, history.OK, nil)
 	return c, nil
 }

@@ -22,8 +22,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gregor-broker/gregor/compat-tests/chaos/history"
+	"github.com/gregor-broker/gregor/compat-tests/wire"
 )
 
 // Config says what a run does.
@@ -236,6 +238,30 @@ func (r *Run) spawn(ctx context.Context, wg *sync.WaitGroup, f func(context.Cont
 }
 
 func (l *life) op(kind history.Kind) history.Op { return history.Op{Process: l.process, F: kind} }
+
+// ask begins an operation and sends a request. Where there is no answer the
+// operation has failed, and is over.
+func ask[R kmsg.Response](l *life, kind history.Kind, c *wire.Conn, req kmsg.Request) (o *history.Op, answer R, err error) {
+	o = l.rec.Begin(l.op(kind))
+	got, err := c.Do(req)
+	if err != nil {
+		l.rec.End(o, history.Fail, err)
+		return o, answer, err
+	}
+	return o, got.(R), nil
+}
+
+// metadataOf asks for topics.
+func metadataOf(version int16, names ...string) *kmsg.MetadataRequest {
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version = version
+	for _, name := range names {
+		topic := kmsg.NewMetadataRequestTopic()
+		topic.Topic = kmsg.StringPtr(name)
+		req.Topics = append(req.Topics, topic)
+	}
+	return req
+}
 
 // pace waits until the client may do its next operation, and says whether it
 // shall.

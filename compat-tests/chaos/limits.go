@@ -6,8 +6,8 @@ import "time"
 // is. A Kafka on a busy machine takes longer to come back; how long it may take
 // to start and to stop is the harness's matter, whose brokers do both.
 type limits struct {
-	// Recover is how long after healing clients may take until a send and a poll
-	// succeed (P16). The writers go on for as long.
+	// Recover is how long after healing it may take until every key is sent to
+	// and polled again (P16). The writers go on for as long.
 	Recover time.Duration
 	// Serve is the longest that no send or no poll may succeed while clients must
 	// be served (P16): as long as one operation may take on a busy machine.

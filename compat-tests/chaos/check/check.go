@@ -60,8 +60,8 @@ type Options struct {
 	// high watermark: transaction.max.timeout.ms and five minutes, or what the
 	// run set (P26). 0 does not look.
 	StuckAfter time.Duration
-	// RecoverWithin is how long after healing every client must be served
-	// again (P16). 0 does not look.
+	// RecoverWithin is how long after healing every key must be served again
+	// (P16). 0 does not look.
 	RecoverWithin time.Duration
 	// Replicas are the logs of the brokers' disks after the run (P19 to P21).
 	Replicas []Replica

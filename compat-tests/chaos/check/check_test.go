@@ -43,7 +43,7 @@ func TestCleanHistories(t *testing.T) {
 		ops := s.history()
 		// The sim's last send comes after the final polls.
 		wantClean(t, ops[:len(ops)-1], Options{
-			Final: true, StuckAfter: time.Hour, Replicas: []Replica{s.replica(1), s.replica(2)},
+			Final: true, StuckAfter: time.Hour, RecoverWithin: time.Hour, Replicas: []Replica{s.replica(1), s.replica(2)},
 		})
 	}
 }
@@ -326,7 +326,7 @@ func TestMutations(t *testing.T) {
 			for seed := range uint64(8) {
 				s := simulate(seed, 300)
 				ops := s.history()
-				clean := properties(Run(ops[:len(ops)-1], Options{Final: true}))
+				clean := properties(Run(ops[:len(ops)-1], simOptions))
 				if len(clean) > 0 {
 					t.Fatalf("seed %d is not clean: %v", seed, clean)
 				}

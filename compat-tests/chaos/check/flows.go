@@ -125,10 +125,13 @@ func banks(a *analysis) {
 }
 
 // groups is P25. At most one member owns a partition in a generation; a commit
-// of a generation older than one that a member already had is refused
-// (classic protocol, where the generation is the whole group's); a member that
-// gets a partition begins where the group committed, so nothing is passed over;
-// and all that lies below what was committed was given to some member.
+// is refused of a generation older than one that a member already had (classic
+// protocol, where the generation is the whole group's), or than one in which
+// another member already had the partition (consumer protocol, where each member
+// has its own); a member that gets a partition begins where the group committed,
+// so nothing is passed over and nothing that an earlier generation's commit
+// settled comes again; and all that lies below what was committed was given to
+// some member.
 func groups(a *analysis) {
 	a.owners()
 	a.oldCommits()
@@ -163,20 +166,33 @@ func (a *analysis) owners() {
 func (a *analysis) oldCommits() {
 	// Owned events are instants, so one pass in the order of the calls knows
 	// the newest generation that a member had before each commit was sent.
-	newest := map[string]*history.Op{}
+	newest := map[string]*history.Op{}    // of classic groups
+	holder := map[committed]*history.Op{} // the newest of each key
 	for i := range a.ops {
 		op := &a.ops[i]
-		if !op.Classic {
-			continue
-		}
 		if op.F == history.Owned {
-			if n := newest[op.Group]; n == nil || op.Generation > n.Generation {
+			if n := newest[op.Group]; op.Classic && (n == nil || op.Generation > n.Generation) {
 				newest[op.Group] = op
+			}
+			for _, k := range op.Keys {
+				c := committed{op.Group, k}
+				if n := holder[c]; n == nil || op.Generation > n.Generation {
+					holder[c] = op
+				}
 			}
 			continue
 		}
-		if n := newest[op.Group]; n != nil && op.Type == history.OK && op.Generation > 0 && len(op.Offsets) > 0 && n.Generation > op.Generation {
+		if op.Type != history.OK || op.Generation <= 0 || len(op.Offsets) == 0 {
+			continue
+		}
+		if n := newest[op.Group]; n != nil && op.Classic && n.Generation > op.Generation {
 			a.find(Finding{"P25", "fenced commit", history.Key{}, fmt.Sprintf("group %s: a commit of generation %d was accepted after generation %d had begun", op.Group, op.Generation, n.Generation), indexes(n, op)})
+			continue
+		}
+		for k := range op.Offsets {
+			if n := holder[committed{op.Group, k}]; n != nil && n.Process != op.Process && n.Generation > op.Generation {
+				a.find(Finding{"P25", "fenced commit", k, fmt.Sprintf("group %s: a commit of member epoch %d was accepted after another member had the partition in %d", op.Group, op.Generation, n.Generation), indexes(n, op)})
+			}
 		}
 	}
 }
@@ -212,16 +228,25 @@ func (a *analysis) starts(commits map[committed][]*history.Op) {
 		}
 		offsetsOf[k] = list
 	}
+	at := func(k history.Key, offset int64) int { // position of the first value from an offset on
+		return sort.Search(len(offsetsOf[k]), func(i int) bool { return offsetsOf[k][i] >= offset })
+	}
 	group := map[int]string{}
+	came := map[int]map[history.Key]*history.Op{}
 	fresh := map[int]map[history.Key]bool{} // keys that were read since they came
 	for i := range a.ops {
 		op := &a.ops[i]
 		if op.F == history.Subscribe {
 			group[op.Process] = op.Group
-			fresh[op.Process] = map[history.Key]bool{}
+			fresh[op.Process], came[op.Process] = map[history.Key]bool{}, map[history.Key]*history.Op{}
 		}
 		if group[op.Process] == "" {
 			continue
+		}
+		if op.F == history.Owned {
+			for _, k := range op.Keys {
+				came[op.Process][k] = op
+			}
 		}
 		for k := range op.Rebalanced {
 			delete(fresh[op.Process], k)
@@ -231,26 +256,63 @@ func (a *analysis) starts(commits map[committed][]*history.Op) {
 				return
 			}
 			fresh[op.Process][k] = true
-			var from int64
-			var by *history.Op
-			for _, c := range commits[committed{group[op.Process], k}] {
-				if c.Invoked > op.Returned {
-					break
-				}
-				if c.Offsets[k] > from {
-					from, by = c.Offsets[k], c
-				}
-			}
-			p := sort.Search(len(offsetsOf[k]), func(i int) bool { return offsetsOf[k][i] >= from })
-			if at := a.first[k][reads[0].Value]; at > p {
+			list := commits[committed{group[op.Process], k}]
+			first := a.first[k][reads[0].Value]
+			if from, by := highest(list, k, op); first > at(k, from) {
+				p := at(k, from)
 				a.find(Finding{"P25", "passed over", k, fmt.Sprintf("group %s: a new owner begins at offset %d, the highest commit is %d and value %d lies at %d", group[op.Process], reads[0].Offset, from, a.order[k][p], offsetsOf[k][p]), indexes(by, op)})
 			}
+			owned := came[op.Process][k]
+			if from, by := settled(list, k, owned); by != nil && first < at(k, from) {
+				a.find(Finding{"P25", "committed before", k, fmt.Sprintf("group %s: an owner of generation %d begins at offset %d, in generation %d not less than %d was committed", group[op.Process], owned.Generation, reads[0].Offset, by.Generation, from), indexes(by, owned, op)})
+			}
+			delete(came[op.Process], k)
 		})
 		if op.Type == history.Fail {
 			// An aborted transaction rewinds to what is committed.
 			op.Reads(func(k history.Key, _ []history.Read) { delete(fresh[op.Process], k) })
 		}
 	}
+}
+
+// highest is the highest offset that a read may begin at: that of a commit that
+// was called before the read ended.
+func highest(commits []*history.Op, k history.Key, read *history.Op) (from int64, by *history.Op) {
+	for _, c := range commits {
+		if c.Invoked > read.Returned {
+			break
+		}
+		if c.Offsets[k] > from {
+			from, by = c.Offsets[k], c
+		}
+	}
+	return from, by
+}
+
+// settled is the lowest offset that an owner may begin at. What an earlier
+// generation was told to be committed, before the owner had the key, no older
+// generation can take back: of the newest such generation, and of those after it,
+// the lowest commit may be the one that holds, as a client or a network may repeat
+// it.
+func settled(commits []*history.Op, k history.Key, owned *history.Op) (from int64, by *history.Op) {
+	if owned == nil {
+		return 0, nil
+	}
+	for _, c := range commits {
+		if c.Type == history.OK && c.Generation > 0 && c.Generation < owned.Generation && c.Returned < owned.Invoked && (by == nil || c.Generation > by.Generation) {
+			by = c
+		}
+	}
+	if by == nil {
+		return 0, nil
+	}
+	from = by.Offsets[k]
+	for _, c := range commits {
+		if c.Generation >= by.Generation || c.Generation <= 0 {
+			from = min(from, c.Offsets[k])
+		}
+	}
+	return from, by
 }
 
 func (a *analysis) delivered(commits map[committed][]*history.Op) {

@@ -169,6 +169,10 @@ func TestGroups(t *testing.T) {
 	commit := func(p int, generation int32, offset int64) history.Op {
 		return history.Op{Process: p, F: history.Commit, Group: "g", Generation: generation, Classic: true, Offsets: map[history.Key]int64{k: offset}}
 	}
+	modern := func(op history.Op) history.Op {
+		op.Classic = false
+		return op
+	}
 	for name, c := range map[string]struct {
 		want string
 		ops  []history.Op
@@ -189,6 +193,22 @@ func TestGroups(t *testing.T) {
 		}},
 		"a start beyond what was committed": {"P25", []history.Op{
 			send, subscribe(1), owned(1, 1), poll(1, 0, 1, 2), commit(1, 1, 1), subscribe(2), owned(2, 2), poll(2, 2, 3),
+		}},
+		"a start before what an earlier owner committed": {"P25", []history.Op{
+			send, subscribe(1), owned(1, 1), poll(1, 0, 1, 2), commit(1, 1, 1), commit(1, 1, 2),
+			subscribe(2), owned(2, 2), poll(2, 0, 1, 2), commit(2, 2, 2),
+			subscribe(3), owned(3, 3), poll(3, 1, 2),
+		}},
+		"a commit that came late to the next owner": {"", []history.Op{
+			send, subscribe(1), owned(1, 1), poll(1, 0, 1, 2), commit(1, 1, 1), subscribe(2),
+			{Process: 1, F: history.Commit, Type: history.Info, Group: "g", Generation: 1, Classic: true, Offsets: map[history.Key]int64{k: 2}, Returned: 500, Invoked: 61},
+			owned(2, 2), poll(2, 1, 2, 3),
+		}},
+		"a commit after another member had the key, consumer protocol": {"P25", []history.Op{
+			send, subscribe(1), modern(owned(1, 1)), poll(1, 0, 1), subscribe(2), modern(owned(2, 2)), modern(commit(1, 1, 1)),
+		}},
+		"its own commit of an older epoch, consumer protocol": {"", []history.Op{
+			send, subscribe(1), modern(owned(1, 1)), poll(1, 0, 1), subscribe(2), modern(owned(1, 2)), modern(commit(1, 1, 1)),
 		}},
 		"committed and never delivered": {"P25", []history.Op{
 			send, subscribe(1), owned(1, 1), poll(1, 0, 1), commit(1, 1, 3),
@@ -234,6 +254,28 @@ func TestRecovery(t *testing.T) {
 	healed := history.Op{F: history.Healed}
 	judge(t, "P16", o, script(history.Op{Process: 1, F: history.Send, Mops: []history.Mop{sent(k, 1, 0)}}, healed))
 	judge(t, "", o, script(healed, history.Op{Process: 1, F: history.Send, Mops: []history.Mop{sent(k, 1, 0)}}, history.Op{Process: 1, F: history.Poll, Mops: []history.Mop{got(k, 0, 1)}}))
+	// Each key counts by itself, but not one of a topic that comes and goes.
+	send := func(k history.Key, v, offset, at int64) history.Op {
+		return history.Op{Process: 1, F: history.Send, Mops: []history.Mop{sent(k, v, offset)}, Invoked: at, Returned: at + 1}
+	}
+	poll := func(k history.Key, from, at int64, values ...int64) history.Op {
+		return history.Op{Process: 2, F: history.Poll, Mops: []history.Mop{got(k, from, values...)}, Invoked: at, Returned: at + 1}
+	}
+	second := int64(time.Second)
+	other, churned := key("t", 1), key("churn"+history.Incarnation+"1", 0)
+	healed.Invoked, healed.Returned = 5*second, 5*second
+	before := []history.Op{
+		send(k, 1, 0, 10), poll(k, 0, 20, 1), send(other, 1, 0, 30), poll(other, 0, 40, 1), send(churned, 1, 0, 50), poll(churned, 0, 60, 1), healed,
+		send(k, 2, 1, 5*second+10), poll(k, 1, 5*second+20, 2),
+	}
+	for want, after := range map[string][]history.Op{
+		"":    {send(other, 2, 1, 5*second+10), poll(other, 1, 5*second+20, 2)},
+		"P16": {send(other, 2, 1, 5*second+10), poll(other, 1, 7*second, 2)},
+	} {
+		judge(t, want, o, script(slices.Concat(before, after)...))
+	}
+	judge(t, "P16", o, script(slices.Concat(before, []history.Op{send(other, 2, 1, 5*second+10)})...))
+	judge(t, "P16", o, script(before...))
 	// A poll that finds nothing, or is refused, is no proof of service.
 	for _, nothing := range [][]history.Mop{{got(k, 0)}, {{Poll: map[history.Key][]history.Read{}}}} {
 		judge(t, "P16", o, script(healed, history.Op{Process: 1, F: history.Send, Mops: []history.Mop{sent(k, 1, 0)}}, history.Op{Process: 1, F: history.Poll, Mops: nothing}))

@@ -116,8 +116,9 @@ func consumeCounts(a *analysis) {
 	}
 }
 
-// lag is P16: how far behind polls were, a report, and a finding where clients
-// were not served within RecoverWithin after all faults were healed.
+// lag is P16: how far behind polls were, a report, and a finding where after all
+// faults were healed a key that clients had sent to, or polled, was not sent to,
+// or polled, within RecoverWithin.
 func lag(a *analysis) {
 	// known[k][i] is when order[k][i] was first known: sent or polled.
 	known := map[history.Key][]int64{}
@@ -186,28 +187,24 @@ func (a *analysis) recovery() {
 		a.find(Finding{"P16", "recovery", history.Key{}, "the history does not say when the faults were healed", nil})
 		return
 	}
-	first := map[string]int64{}
+	recovery := history.NewRecovery(healed)
 	for i := range a.ops {
-		op := &a.ops[i]
-		if op.Type != history.OK || op.Invoked < healed {
-			continue
-		}
-		sent, polled := op.Served()
-		for what, did := range map[string]bool{"send": sent, "poll": polled} {
-			if at, is := first[what]; did && (!is || op.Returned < at) {
-				first[what] = op.Returned
-			}
-		}
+		recovery.Take(&a.ops[i])
 	}
-	for _, what := range []string{"send", "poll"} {
-		at, is := first[what]
-		switch {
-		case !is:
-			a.find(Finding{"P16", "recovery", history.Key{}, "no " + what + " succeeded after all faults were healed", nil})
-		case at-healed > int64(a.o.RecoverWithin):
-			a.find(Finding{"P16", "recovery", history.Key{}, fmt.Sprintf("the first %s succeeded %s after all faults were healed", what, milliseconds(at-healed)), nil})
-		default:
-			a.note("P16 the first %s succeeded %s after all faults were healed", what, milliseconds(at-healed))
+	slowest, longest := history.Service{}, int64(-1)
+	recovery.Each(func(s history.Service, at int64) {
+		if at == history.Never {
+			a.find(Finding{"P16", "recovery", s.Key, "no " + string(s.Kind) + " succeeded after all faults were healed", nil})
+			return
 		}
+		if at-healed > longest {
+			slowest, longest = s, at-healed
+		}
+		if at-healed > int64(a.o.RecoverWithin) {
+			a.find(Finding{"P16", "recovery", s.Key, fmt.Sprintf("the first %s succeeded %s after all faults were healed", s.Kind, milliseconds(at-healed)), nil})
+		}
+	})
+	if longest >= 0 {
+		a.note("P16 the last to be served again after all faults were healed: a %s, after %s", slowest, milliseconds(longest))
 	}
 }

@@ -19,25 +19,25 @@ func served(a *analysis) {
 		if must.F != history.Serving || must.Type != history.OK {
 			continue
 		}
-		last := map[string]int64{"send": must.Invoked, "poll": must.Invoked}
-		longest := map[string]int64{}
+		last := map[history.Kind]int64{history.Send: must.Invoked, history.Poll: must.Invoked}
+		longest := map[history.Kind]int64{}
 		for _, m := range a.successes(must.Invoked, must.Returned) {
 			longest[m.what] = max(longest[m.what], m.at-last[m.what])
 			last[m.what] = m.at
 		}
-		for _, what := range []string{"send", "poll"} {
+		for _, what := range []history.Kind{history.Send, history.Poll} {
 			gap := max(longest[what], must.Returned-last[what])
 			if gap > int64(a.o.ServeWithin) {
 				a.find(Finding{"P16", "service", history.Key{}, fmt.Sprintf("no %s succeeded for %s %s", what, milliseconds(gap), must.Note), indexes(must)})
 			}
 		}
 		a.note("P16 %s for %s: the longest without a send %s, without a poll %s", must.Note, milliseconds(must.Returned-must.Invoked),
-			milliseconds(longest["send"]), milliseconds(longest["poll"]))
+			milliseconds(longest[history.Send]), milliseconds(longest[history.Poll]))
 	}
 }
 
 type success struct {
-	what string
+	what history.Kind
 	at   int64
 }
 
@@ -47,17 +47,10 @@ func (a *analysis) successes(from, to int64) []success {
 	var out []success
 	for i := range a.ops {
 		op := &a.ops[i]
-		if op.Type != history.OK || op.Returned < from || op.Returned > to {
+		if op.Returned < from || op.Returned > to {
 			continue
 		}
-		for j := range op.Mops {
-			switch {
-			case op.Mops[j].Send != nil:
-				out = append(out, success{"send", op.Returned})
-			case len(op.Mops[j].Poll) > 0:
-				out = append(out, success{"poll", op.Returned})
-			}
-		}
+		op.Served(func(s history.Service) { out = append(out, success{s.Kind, op.Returned}) })
 	}
 	slices.SortFunc(out, func(x, y success) int { return cmp.Compare(x.at, y.at) })
 	return out

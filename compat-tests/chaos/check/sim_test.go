@@ -57,6 +57,9 @@ func simulate(seed uint64, steps int) *sim {
 	s.event(history.Op{F: history.Healed})
 	c := s.client()
 	for _, k := range s.keys {
+		s.sendTo(c, history.OK, k)
+	}
+	for _, k := range s.keys {
 		op := history.Op{Process: c.process, F: history.Poll, Final: true, Mops: []history.Mop{s.poll(c, k, 1<<30)}}
 		s.event(op)
 	}
@@ -120,9 +123,16 @@ func (s *sim) append(c *simClient, k history.Key, v int64, txn bool) int64 {
 }
 
 func (s *sim) send(c *simClient, t history.Type) {
+	keys := make([]history.Key, 1+s.rng.IntN(3))
+	for i := range keys {
+		keys[i] = s.pick()
+	}
+	s.sendTo(c, t, keys...)
+}
+
+func (s *sim) sendTo(c *simClient, t history.Type, keys ...history.Key) {
 	var mops []history.Mop
-	for range 1 + s.rng.IntN(3) {
-		k := s.pick()
+	for _, k := range keys {
 		s.value++
 		sent := &history.Sent{Key: k, Value: s.value, Offset: -1}
 		if t == history.OK || t == history.Info && s.rng.IntN(2) == 0 {

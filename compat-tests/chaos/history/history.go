@@ -200,20 +200,31 @@ type Leader struct {
 	ControllerEpoch int32 // -1 where not told
 }
 
-// Served tells whether the operation got something done that clients want: what
-// it sent was acknowledged, what it polled had records. A poll that found nothing,
-// or was refused, ends well too.
-func (o *Op) Served() (sent, polled bool) {
+// Service is what clients want of a broker: that what they send to a key is
+// acknowledged, or that polls of it bring records.
+type Service struct {
+	Kind Kind // Send or Poll, in or outside of a transaction
+	Key  Key
+}
+
+func (s Service) String() string { return string(s.Kind) + " of " + s.Key.String() }
+
+// Served calls f for each service that the operation got done. A poll that found
+// nothing, or was refused, ends well too and is none.
+func (o *Op) Served(f func(Service)) {
 	if o.Type != OK {
-		return false, false
+		return
 	}
 	for i := range o.Mops {
-		sent = sent || o.Mops[i].Send != nil
-		for _, reads := range o.Mops[i].Poll {
-			polled = polled || len(reads) > 0
+		if s := o.Mops[i].Send; s != nil {
+			f(Service{Send, s.Key})
+		}
+		for k, reads := range o.Mops[i].Poll {
+			if len(reads) > 0 {
+				f(Service{Poll, k})
+			}
 		}
 	}
-	return sent, polled
 }
 
 // Sends are the records that the operation sent, in order.

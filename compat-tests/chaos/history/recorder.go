@@ -97,6 +97,15 @@ func (r *Recorder) Ended(from int64, f func(*Op) bool) bool {
 	return slices.ContainsFunc(r.done, func(o Op) bool { return o.Invoked >= from && f(&o) })
 }
 
+// Each calls f for every operation that has ended. f may not call the recorder.
+func (r *Recorder) Each(f func(*Op)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.done {
+		f(&r.done[i])
+	}
+}
+
 // History is everything so far, in the order of the calls. What has not ended
 // is unknown and without what it would have said. No process may be at work.
 func (r *Recorder) History() []Op {

@@ -17,7 +17,7 @@ import (
 
 // helper is a life for what the run does itself.
 func (r *Run) helper() *life {
-	return &life{Run: r, process: r.rec.Process(), rng: rand.New(rand.NewPCG(r.Seed, 0)), next: time.Now()}
+	return r.life(0, rand.New(rand.NewPCG(r.Seed, 0)))
 }
 
 // every calls f until it is content or the context ends.

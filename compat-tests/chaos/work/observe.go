@@ -30,7 +30,8 @@ func (r *Run) observer(addr string) func(context.Context, *life) error {
 	}
 }
 
-// observe is one round: Metadata, ListOffsets of three kinds, and Fetch. It
+// observe is one round: Metadata, OffsetForLeaderEpoch of epochs that are new to
+// it, ListOffsets of three kinds, and Fetch. It
 // returns the marks of Fetch, which are whole, of partitions that the broker
 // leads.
 func (l *life) observe(c *wire.Conn) ([]history.Mark, error) {
@@ -51,6 +52,9 @@ func (l *life) observe(c *wire.Conn) ([]history.Mark, error) {
 	}
 	if len(led) == 0 {
 		return nil, nil
+	}
+	if err := l.epochStarts(c, led); err != nil {
+		return nil, err
 	}
 	for _, q := range []struct {
 		timestamp int64
@@ -159,11 +163,61 @@ func (l *life) listOffsets(c *wire.Conn, self int32, led map[string][]history.Le
 	return nil
 }
 
+// reign is one leader epoch of a partition.
+type reign struct {
+	key   history.Key
+	epoch int32
+}
+
+// epochStarts asks where the logs of the leader epochs begin of which the life
+// does not know it: where the epoch before each ends.
+func (l *life) epochStarts(c *wire.Conn, led map[string][]history.Leader) error {
+	req := kmsg.NewPtrOffsetForLeaderEpochRequest()
+	req.Version, req.ReplicaID = 3, -1
+	epochs := map[history.Key]int32{}
+	for t, partitions := range led {
+		topic := kmsg.NewOffsetForLeaderEpochRequestTopic()
+		topic.Topic = t
+		for _, leader := range partitions {
+			if _, known := l.starts[reign{leader.Key, leader.Epoch}]; known {
+				continue
+			}
+			epochs[leader.Key] = leader.Epoch
+			p := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
+			p.Partition, p.CurrentLeaderEpoch, p.LeaderEpoch = leader.Key.Partition, leader.Epoch, leader.Epoch-1
+			topic.Partitions = append(topic.Partitions, p)
+		}
+		if len(topic.Partitions) > 0 {
+			req.Topics = append(req.Topics, topic)
+		}
+	}
+	if len(epochs) == 0 {
+		return nil
+	}
+	o, resp, err := ask[*kmsg.OffsetForLeaderEpochResponse](l, history.Observe, c, req)
+	if err != nil {
+		return err
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			k := history.Key{Topic: t.Topic, Partition: p.Partition}
+			if p.ErrorCode == 0 && p.EndOffset >= 0 {
+				l.starts[reign{k, epochs[k]}] = p.EndOffset
+			}
+		}
+	}
+	l.rec.End(o, history.OK, nil)
+	return nil
+}
+
 func (l *life) mark(k history.Key, self int32, led map[string][]history.Leader) history.Mark {
 	m := history.Mark{Key: k, Broker: self, LeaderEpoch: -1, EpochStart: -1, LogStart: -1, LastStable: -1, High: -1, End: -1}
 	for _, leader := range led[k.Topic] {
 		if leader.Key == k {
 			m.LeaderEpoch = leader.Epoch
+			if start, known := l.starts[reign{k, leader.Epoch}]; known {
+				m.EpochStart = start
+			}
 		}
 	}
 	return m

@@ -244,7 +244,7 @@ func (l *life) hijack(ctx context.Context, old *kgo.Client, id string) (*kgo.Cli
 	if err != nil {
 		return old, err
 	}
-	zombie := &life{Run: l.Run, slot: l.slot, process: l.rec.Process(), rng: l.rng}
+	zombie := l.life(l.slot, l.rng)
 	_, zerr := zombie.txn(ctx, old, true, zombie.sendStep(old, l.sent(history.Key{Topic: MixTopic, Partition: l.rng.Int32N(mixParts)})))
 	op := zombie.op(history.Crash)
 	if zerr != nil {

@@ -191,11 +191,12 @@ func (r *Run) Quiet() {
 	r.writers.Wait()
 }
 
-// Served tells whether a send and a poll that were called at a time or later
-// succeeded.
-func (r *Run) Served(from int64) bool {
-	return r.rec.Ended(from, func(o *history.Op) bool { sent, _ := o.Served(); return sent }) &&
-		r.rec.Ended(from, func(o *history.Op) bool { _, polled := o.Served(); return polled })
+// Served tells whether all that clients got done before the faults were over, at
+// healed, they got done after it.
+func (r *Run) Served(healed int64) bool {
+	recovery := history.NewRecovery(healed)
+	r.rec.Each(recovery.Take)
+	return recovery.Whole()
 }
 
 // stop ends the clients that consume and waits for them.
@@ -212,6 +213,11 @@ type life struct {
 	rng     *rand.Rand
 	next    time.Time
 	inSync  map[history.Key]int // of an observer: replicas in sync, as last heard
+	starts  map[reign]int64     // of an observer: where logs of leader epochs begin
+}
+
+func (r *Run) life(slot int, rng *rand.Rand) *life {
+	return &life{Run: r, slot: slot, process: r.rec.Process(), rng: rng, next: time.Now(), starts: map[reign]int64{}}
 }
 
 // spawn runs one life after another.
@@ -221,7 +227,7 @@ func (r *Run) spawn(ctx context.Context, wg *sync.WaitGroup, f func(context.Cont
 	rng := rand.New(rand.NewPCG(r.Seed, uint64(slot)))
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			l := &life{Run: r, slot: slot, process: r.rec.Process(), rng: rng, next: time.Now()}
+			l := r.life(slot, rng)
 			err := f(ctx, l)
 			if ctx.Err() != nil {
 				return

@@ -156,6 +156,8 @@ type world struct {
 	img *metadata.Image
 	// fenced are the brokers that set fences; the others among 1 to 3 are up.
 	fenced map[int32]bool
+	// lives counts the processes that registered in place of a broker's first.
+	lives map[int32]byte
 }
 
 // newWorld is an empty cluster over the logs; set makes the first image.
@@ -181,7 +183,7 @@ func (w *world) set(topics ...testTopic) {
 	}
 	for id := range int32(4) {
 		if id > 0 {
-			incarnation := metadata.FormatID(metadata.ID{byte(id)})
+			incarnation := metadata.FormatID(metadata.ID{byte(id), w.lives[id]})
 			put(fmt.Sprintf("brokers/reg/%d", id), map[string]any{"incarnation": incarnation, "fenced": w.fenced[id]})
 			put(fmt.Sprintf("brokers/epoch/%d", id), map[string]any{"incarnation": incarnation})
 		}

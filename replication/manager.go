@@ -61,6 +61,10 @@ type Manager struct {
 	// granted tells that this process is the one registered, and not one that
 	// came before or after it; only Apply's goroutine.
 	granted bool
+	// epoch is the broker epoch that this process was granted last, Unknown before.
+	// It is not that of its id: with the epoch of a process that replaced it, its
+	// fetches would vouch for what that one has on its disk (KIP-903).
+	epoch atomic.Int64
 
 	// offlineMu serialises what Options.Offline is told; offline is that.
 	offlineMu sync.Mutex
@@ -120,10 +124,8 @@ func New(o Options) *Manager {
 	} else if class != "" {
 		o.Log.Warn().Str("class", class).Msg("replica.selector.class is not known; consumers read from leaders")
 	}
-	m.fetchers = newFetchers(&m.opts, m.env.followerThrottle, func() int64 {
-		epoch, _ := m.brokerState(o.NodeID)
-		return epoch
-	})
+	m.epoch.Store(Unknown)
+	m.fetchers = newFetchers(&m.opts, m.env.followerThrottle, m.epoch.Load)
 	if o.AlterPartition == nil {
 		return m
 	}
@@ -292,6 +294,10 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 	m.image.Store(img)
 	before := m.granted
 	m.granted = m.opts.Incarnation == metadata.ID{} || img.Standing(m.opts.NodeID, m.opts.Incarnation) >= metadata.Fenced
+	if m.granted {
+		epoch, _ := m.brokerState(m.opts.NodeID)
+		m.epoch.Store(epoch)
+	}
 	if first {
 		m.setStraysAside(img)
 	}
@@ -310,7 +316,7 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 	if first {
 		return // what follows is for partitions that were there before
 	}
-	if m.granted && !before {
+	if m.granted != before {
 		for _, p := range m.all() {
 			m.fetch(p)
 		}

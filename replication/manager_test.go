@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/gregor-broker/gregor/config"
 	"github.com/gregor-broker/gregor/metadata"
 	"github.com/gregor-broker/gregor/storage"
 	"github.com/gregor-broker/gregor/storage/vfs"
@@ -166,6 +168,39 @@ func TestReplacedProcessLeadsNothing(t *testing.T) {
 	w.set(topic)
 	if w.find("t", 0).Snapshot().IsLeader {
 		t.Error("leads what the process that replaced it was given")
+	}
+}
+
+// TestReplacedProcessFollowsNobody: a process in whose place another one registered
+// does not go on fetching, least of all with the epoch of the other: that one may
+// have an empty disk, and would be taken for complete (KIP-903).
+func TestReplacedProcessFollowsNobody(t *testing.T) {
+	leader := &scriptedLeader{asked: make(chan FetchRequest), answers: make(chan func(*FetchResponse) error)}
+	logs := openLogs(t)
+	w := &world{tb: t, img: metadata.Empty(), m: New(Options{
+		Logs: logs, NodeID: 1, Incarnation: metadata.ID{1}, Config: config.Defaults(), Now: time.Now, Log: zerolog.Nop(),
+		Connect: func(int32, string) Leader { return leader },
+	})}
+	t.Cleanup(w.m.Close)
+	topic := topicT
+	topic.replicas = []int32{2, 1}
+	w.set(topic)
+	granted := w.img.Broker(1).Epoch
+	if asked := <-leader.asked; asked.BrokerEpoch != granted {
+		t.Fatalf("fetches with epoch %d, %d was granted", asked.BrokerEpoch, granted)
+	}
+	w.lives = map[int32]byte{1: 1}
+	w.set(topic)
+	if w.img.Broker(1).Epoch == granted {
+		t.Fatal("no other process")
+	}
+	if got := w.m.fetchers.brokerEpoch(); got != granted {
+		t.Errorf("fetches with epoch %d, %d was granted to this process", got, granted)
+	}
+	w.m.fetchers.mu.Lock()
+	defer w.m.fetchers.mu.Unlock()
+	if n := len(w.m.fetchers.all); n != 0 {
+		t.Errorf("%d fetchers go on", n)
 	}
 }
 

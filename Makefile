@@ -5,6 +5,7 @@ GO       ?= go
 FUZZTIME ?= 5s
 CHAOSTIME ?= 10m
 CHAOSBROKERS ?= 3
+CHAOSCLIENTS ?= all
 PKGS     ?= ./...
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
@@ -62,7 +63,7 @@ compat: build
 
 ## chaos: clients under faults for CHAOSTIME, what they saw judged; CHAOSFLAGS='-seed N' for the same again
 chaos: build
-	cd compat-tests && $(GO) run ./chaos -gregor $(CURDIR)/bin/gregor -brokers $(CHAOSBROKERS) -for $(CHAOSTIME) $(CHAOSFLAGS)
+	cd compat-tests && $(GO) run ./chaos -gregor $(CURDIR)/bin/gregor -brokers $(CHAOSBROKERS) -clients $(CHAOSCLIENTS) -for $(CHAOSTIME) $(CHAOSFLAGS)
 
 ## up: gregor in a container, on port 9092
 up:

@@ -4,6 +4,7 @@
 //	chaos -for 10m                    gregor, built from this tree
 //	chaos -for 10m -broker kafka      the same against Apache Kafka
 //	chaos -seed N                     the same schedule again
+//	chaos -clients all                Java's clients and librdkafka's beside franz-go's
 //
 // It prints how many operations of each kind ran, what the network did, and
 // every finding, and ends with status 1 where there is one or where too little
@@ -41,6 +42,7 @@ type options struct {
 	seed             uint64
 	broker, bin      string
 	chosen, admin    string
+	clients          string
 	rate             float64
 	brokers          int
 	controllers      int
@@ -58,6 +60,7 @@ func main() {
 	flag.StringVar(&o.bin, "gregor", "", "gregor's binary (default: $GREGOR_BIN, else built from this tree)")
 	flag.StringVar(&o.chosen, "faults", "", "which faults, or none (default: all that the run has the means for)")
 	flag.StringVar(&o.admin, "admin", recreate+","+reassign, "what administrators do meanwhile, or none")
+	flag.StringVar(&o.clients, "clients", "franz-go", "franz-go, and java and librdkafka beside it, or all")
 	flag.Float64Var(&o.rate, "rate", 8, "operations a second of each client, at most")
 	flag.IntVar(&o.brokers, "brokers", 1, "how many brokers; from two on, each record has two or three replicas")
 	flag.IntVar(&o.controllers, "controllers", 0, "how many controllers in processes of their own (default: each broker is one)")
@@ -70,6 +73,9 @@ func main() {
 	flag.Parse()
 	if o.chosen == "" {
 		o.chosen = strings.Join(o.possible(), ",")
+	}
+	if o.clients == "all" {
+		o.clients = "franz-go,java,librdkafka"
 	}
 	if o.judge != "" {
 		os.Exit(judge(o, os.Stdout))
@@ -103,6 +109,28 @@ func (o options) acts(what string) bool {
 	return slices.Contains(strings.Split(o.admin, ","), what) && (what != reassign || o.brokers > 1)
 }
 
+// others are the clients beside franz-go.
+func (o options) others() []string {
+	return slices.DeleteFunc(strings.Split(o.clients, ","), func(name string) bool { return name == "franz-go" })
+}
+
+// drivers starts them.
+func (o options) drivers() ([]*harness.Driver, error) {
+	var out []*harness.Driver
+	for _, name := range o.others() {
+		start := map[string]func() (*harness.Driver, error){"java": harness.JavaDriver, "librdkafka": harness.PythonDriver}[name]
+		if start == nil {
+			return out, fmt.Errorf("-clients are franz-go, java and librdkafka, not %q", name)
+		}
+		d, err := start()
+		if err != nil {
+			return out, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
 // judge judges again what a run kept. The brokers' disks are gone.
 func judge(o options, out io.Writer) int {
 	f, err := os.Open(o.judge)
@@ -133,7 +161,7 @@ func (o options) properties(ended bool) check.Options {
 	c := check.Options{Final: ended, StuckAfter: txnTimeout + 30*time.Second + faultsInARow*o.period, RecoverWithin: l.Recover, ServeWithin: l.Serve}
 	if ended {
 		c.Banks = []string{work.BankTopic}
-		for _, p := range work.Pipes() {
+		for _, p := range work.Pipes(o.others()) {
 			c.Pipes = append(c.Pipes, check.Pipe{In: p[0], Out: p[1]})
 		}
 	}
@@ -375,7 +403,19 @@ func (c *chaos) load(ctx context.Context, nodes []*harness.Broker, net *proxy.Se
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	drivers, err := c.drivers()
+	defer func() {
+		for _, d := range drivers {
+			if err := d.Close(); err != nil {
+				logf("%s: %v", d.Name, err)
+			}
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
 	w := work.New(work.Config{
+		Drivers:  drivers,
 		Recorder: c.rec, Addrs: net.Addrs(), Seed: c.seed, Rate: c.rate, Churn: c.acts(recreate),
 		Replicas: int16(min(c.brokers, 3)), MinInSync: int16(min(c.brokers, 2)), TxnTimeout: txnTimeout, Logf: logf,
 	})

@@ -92,20 +92,32 @@ func ClientJars(version string) (string, error) {
 // JavaFlags make short-lived JVMs start fast and stay small.
 var JavaFlags = []string{"-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"}
 
-// Java starts the Java client of the given line.
-func Java(version, bootstrap string) (Client, error) {
-	java, err := Need("java", "the Java client")
-	if err != nil {
-		return nil, err
+// javaProgram compiles sources with a line of the Java client. It returns java
+// and the class path to run them with.
+func javaProgram(name, version string, sources ...string) (java, classPath string, err error) {
+	if java, err = Need("java", "the Java client"); err != nil {
+		return "", "", err
 	}
 	javac, err := Need("javac", "the Java client")
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
 	libs, err := ClientJars(version)
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
+	inputs, err := contents(sources...)
+	if err != nil {
+		return "", "", err
+	}
+	classes, err := Installed(name, append(inputs, libs), func(dir string) error {
+		return Run(dir, javac, append([]string{"-nowarn", "-encoding", "UTF-8", "-cp", libs + "/*", "-d", dir}, sources...)...)
+	})
+	return java, classes + ":" + libs + "/*", err
+}
+
+// Java starts the Java client of the given line.
+func Java(version, bootstrap string) (Client, error) {
 	sources := []string{source("java", "src", "Compat.java"), source("java", "src", "Txn.java")}
 	codecs := []string{"none", "gzip", "snappy", "lz4"}
 	if AtLeast(version, 1, 1) {
@@ -120,17 +132,11 @@ func Java(version, bootstrap string) (Client, error) {
 	if AtLeast(version, 4, 0) {
 		sources = append(sources, source("java", "src", "Latest.java"))
 	}
-	inputs, err := contents(sources...)
+	java, classPath, err := javaProgram("java-"+version, version, sources...)
 	if err != nil {
 		return nil, err
 	}
-	classes, err := Installed("java-"+version, append(inputs, libs), func(dir string) error {
-		return Run(dir, javac, append([]string{"-nowarn", "-encoding", "UTF-8", "-cp", libs + "/*", "-d", dir}, sources...)...)
-	})
-	if err != nil {
-		return nil, err
-	}
-	args := append(append([]string{}, JavaFlags...), "-cp", classes+":"+libs+"/*", "Compat", bootstrap)
+	args := append(append([]string{}, JavaFlags...), "-cp", classPath, "Compat", bootstrap)
 	return startSession("java-"+version, codecs, java, args...)
 }
 

@@ -11,28 +11,8 @@ import (
 // JavaPipe is the command line of a process that moves records in transactions,
 // see java/pipe/Pipe.java, with the given version of the client.
 func JavaPipe(version string, args ...string) (string, []string, error) {
-	java, err := Need("java", "the Java client")
-	if err != nil {
-		return "", nil, err
-	}
-	javac, err := Need("javac", "the Java client")
-	if err != nil {
-		return "", nil, err
-	}
-	libs, err := ClientJars(version)
-	if err != nil {
-		return "", nil, err
-	}
-	program := source("java", "pipe", "Pipe.java")
-	inputs, err := contents(program)
-	if err != nil {
-		return "", nil, err
-	}
-	classes, err := Installed("java-pipe-"+version, append(inputs, libs), func(dir string) error {
-		return Run(dir, javac, "-nowarn", "-encoding", "UTF-8", "-cp", libs+"/*", "-d", dir, program)
-	})
-	argv := append([]string{}, JavaFlags...)
-	argv = append(argv, "-cp", classes+":"+libs+"/*", "Pipe")
+	java, classPath, err := javaProgram("java-pipe-"+version, version, source("java", "pipe", "Pipe.java"))
+	argv := append(append([]string{}, JavaFlags...), "-cp", classPath, "Pipe")
 	return java, append(argv, args...), err
 }
 

@@ -149,8 +149,8 @@ func (a *analysis) owners() {
 	owner := map[seat]*history.Op{}
 	for i := range a.ops {
 		op := &a.ops[i]
-		if op.F != history.Owned {
-			continue
+		if op.F != history.Owned || op.Generation <= 0 {
+			continue // some clients do not tell the generation
 		}
 		for _, k := range op.Keys {
 			s := seat{op.Group, k, op.Generation}

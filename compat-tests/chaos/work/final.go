@@ -48,8 +48,8 @@ func (r *Run) Drain(ctx context.Context) error {
 	left := ""
 	err = l.every(ctx, 300*time.Millisecond, func() (bool, error) {
 		left = ""
-		for _, p := range protocols {
-			for group, topic := range map[string]string{"movers-" + p: pipeIn(p), "members-" + p: groupTopic(p)} {
+		for _, f := range r.flows() {
+			for group, topic := range map[string]string{"movers-" + f: pipeIn(f), "members-" + f: groupTopic(f)} {
 				behind, err := r.behind(ctx, adm, group, topic)
 				if err != nil {
 					return false, err
@@ -118,10 +118,10 @@ func (r *Run) Final(ctx context.Context, within time.Duration) error {
 // readAll reads every key to its end.
 func (l *life) readAll(ctx context.Context, ends map[history.Key]int64) error {
 	assign := l.op(history.Assign)
-	assign.Keys = Keys()
+	assign.Keys = l.keys()
 	l.rec.Event(assign)
 	// With control records, so that the end of a log is seen to be reached.
-	cl, err := l.client("final", kgo.ConsumePartitions(startOf(Keys())), kgo.KeepControlRecords())
+	cl, err := l.client("final", kgo.ConsumePartitions(startOf(assign.Keys)), kgo.KeepControlRecords())
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func (l *life) settled(ends map[history.Key]int64) (bool, error) {
 			}
 		}
 	}
-	if missing := len(Keys()) - len(ends); missing > 0 || open > 0 || behind > 0 {
+	if missing := len(l.keys()) - len(ends); missing > 0 || open > 0 || behind > 0 {
 		return false, fmt.Errorf("%d partitions without an answer, %d with an open transaction, %d with replicas that are not in sync", missing, open, behind)
 	}
 	return true, nil

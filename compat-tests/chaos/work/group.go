@@ -96,13 +96,22 @@ func keysOf(partitions map[string][]int32) []history.Key {
 }
 
 func (m *membership) assigned(_ context.Context, cl *kgo.Client, partitions map[string][]int32) {
+	member, generation := cl.GroupMetadata()
+	m.came(member, generation, keysOf(partitions))
+}
+
+func (m *membership) revoked(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	m.went(keysOf(partitions))
+}
+
+func (m *membership) came(member string, generation int32, keys []history.Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	op := m.op(history.Owned)
 	// Only what came is sure to be this generation's: what was owned before and
 	// is not any more the client gives up after this call.
-	op.Group, op.Classic, op.Keys = m.group, m.classic, keysOf(partitions)
-	op.Member, op.Generation = cl.GroupMetadata()
+	op.Group, op.Classic, op.Keys = m.group, m.classic, keys
+	op.Member, op.Generation = member, generation
 	for _, k := range op.Keys {
 		m.owned[k], m.rebalanced[k] = true, true
 		delete(m.at, k)
@@ -110,12 +119,11 @@ func (m *membership) assigned(_ context.Context, cl *kgo.Client, partitions map[
 	m.rec.Event(op)
 }
 
-func (m *membership) revoked(_ context.Context, cl *kgo.Client, partitions map[string][]int32) {
+func (m *membership) went(keys []history.Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	op := m.op(history.Revoked)
-	op.Group, op.Classic, op.Keys = m.group, m.classic, keysOf(partitions)
-	op.Member, op.Generation = cl.GroupMetadata()
+	op.Group, op.Classic, op.Keys = m.group, m.classic, keys
 	for _, k := range op.Keys {
 		delete(m.owned, k)
 		delete(m.at, k)
@@ -125,14 +133,23 @@ func (m *membership) revoked(_ context.Context, cl *kgo.Client, partitions map[s
 }
 
 // polled puts a poll into an operation.
-func (m *membership) polled(o *history.Op, fetches kgo.Fetches) {
+func (m *membership) polled(o *history.Op, poll map[history.Key][]history.Read) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	poll := reads(fetches)
 	o.Mops = append(o.Mops, history.Mop{Poll: poll})
 	o.Rebalanced, m.rebalanced = m.rebalanced, map[history.Key]bool{}
 	for k, list := range poll {
 		m.at[k] = list[len(list)-1].Offset + 1
+	}
+}
+
+// rewound takes note that what was not committed comes again.
+func (m *membership) rewound() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for k := range m.owned {
+		delete(m.at, k)
+		m.rebalanced[k] = true
 	}
 }
 
@@ -186,7 +203,7 @@ func (m *membership) consume(ctx context.Context, cl *kgo.Client, commit bool) e
 	o := m.rec.Begin(m.op(history.Poll))
 	fetches := cl.PollRecords(pctx, 60)
 	cancel()
-	m.polled(o, fetches)
+	m.polled(o, reads(fetches))
 	m.rec.End(o, history.OK, nil)
 	defer cl.AllowRebalance()
 	at := m.offsets()
@@ -310,13 +327,7 @@ func (m *membership) move(ctx context.Context, s *kgo.GroupTransactSession, out 
 	if committed && endErr == nil {
 		return nil
 	}
-	// What was not committed comes again.
-	m.mu.Lock()
-	for k := range m.owned {
-		delete(m.at, k)
-		m.rebalanced[k] = true
-	}
-	m.mu.Unlock()
+	m.rewound()
 	return endErr
 }
 
@@ -326,7 +337,7 @@ func (m *membership) hand(s *kgo.GroupTransactSession, fetches kgo.Fetches, out 
 		return nil, err
 	}
 	o := m.rec.Begin(m.op(history.Txn))
-	m.polled(o, fetches)
+	m.polled(o, reads(fetches))
 	var sends []*history.Sent
 	for it := fetches.RecordIter(); !it.Done(); {
 		r := it.Next()

@@ -72,7 +72,7 @@ func (l *life) observe(c *wire.Conn) ([]history.Mark, error) {
 // taken for the leader would answer a Fetch with its own high watermark.
 func (l *life) leaders(c *wire.Conn) ([]history.Leader, int32, error) {
 	names := []string{history.GroupTopic}
-	for t := range recordTopics() {
+	for t := range l.recordTopics() {
 		names = append(names, t)
 	}
 	if l.Churn {

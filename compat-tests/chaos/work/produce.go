@@ -9,9 +9,32 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gregor-broker/gregor/compat-tests/chaos/history"
+	"github.com/gregor-broker/gregor/compat-tests/harness"
 )
 
 var errNoAnswer = errors.New("no answer in time")
+
+// producer is a client's producer, of whatever client.
+type producer interface {
+	// produce sends records and fills in what it is told of them. It returns
+	// an error for each, or nil; with errNoAnswer among them the producer is of no
+	// more use.
+	produce(sends []*history.Sent) []error
+	begin() error
+	end(ctx context.Context, commit bool) error
+	close()
+}
+
+// franz is franz-go's producer.
+type franz struct{ *kgo.Client }
+
+func (f franz) produce(sends []*history.Sent) []error { return produce(f.Client, sends) }
+func (f franz) begin() error                          { return f.BeginTransaction() }
+func (f franz) close()                                { f.Close() }
+
+func (f franz) end(ctx context.Context, commit bool) error {
+	return f.EndTransaction(ctx, kgo.TransactionEndTry(commit))
+}
 
 // produce sends records and waits for their answers. Where one does not come
 // in time its error is errNoAnswer, and the client must be thrown away.
@@ -54,21 +77,21 @@ func mops(sends []*history.Sent) []history.Mop {
 	return out
 }
 
-// sender is an idempotent producer without transactions.
-func (r *Run) sender(topic string) func(context.Context, *life) error {
-	codecs := []kgo.CompressionCodec{kgo.NoCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression(), kgo.GzipCompression()}
+// sender is an idempotent producer without transactions: a driver's, or
+// franz-go's.
+func (r *Run) sender(d *harness.Driver, topic string) func(context.Context, *life) error {
 	return func(ctx context.Context, l *life) error {
-		cl, err := r.client(fmt.Sprintf("sender-%d", l.slot), kgo.ProducerBatchCompression(codecs[l.rng.IntN(len(codecs))]))
+		p, err := l.idempotent(d)
 		if err != nil {
 			return err
 		}
-		defer cl.Close()
+		defer p.close()
 		for l.pace(ctx) {
 			sends := make([]*history.Sent, 1+l.rng.IntN(4))
 			for i := range sends {
-				sends[i] = r.sent(history.Key{Topic: topic, Partition: l.rng.Int32N(recordTopics()[topic])})
+				sends[i] = r.sent(history.Key{Topic: topic, Partition: l.rng.Int32N(r.recordTopics()[topic])})
 			}
-			if err := l.send(cl, sends); err != nil {
+			if err := l.send(p, sends); err != nil {
 				return err
 			}
 		}
@@ -76,14 +99,24 @@ func (r *Run) sender(topic string) func(context.Context, *life) error {
 	}
 }
 
+// idempotent makes a producer without transactions, with a codec of its own.
+func (l *life) idempotent(d *harness.Driver) (producer, error) {
+	if d != nil {
+		return l.drivenProducer(d, "")
+	}
+	codecs := []kgo.CompressionCodec{kgo.NoCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression(), kgo.GzipCompression()}
+	cl, err := l.client(fmt.Sprintf("sender-%d", l.slot), kgo.ProducerBatchCompression(codecs[l.rng.IntN(len(codecs))]))
+	return franz{cl}, err
+}
+
 // send is one operation of a sender. Where its records ended differently, each
 // run of them that ended alike becomes an operation of its own with the same
 // call, in the order of the records.
-func (l *life) send(cl *kgo.Client, sends []*history.Sent) error {
+func (l *life) send(p producer, sends []*history.Sent) error {
 	op := l.op(history.Send)
 	op.Mops = mops(sends)
 	o := l.rec.Begin(op)
-	errs := produce(cl, sends)
+	errs := p.produce(sends)
 	rest := *o
 	for from := 0; from < len(sends); {
 		t := history.Classify(history.ProduceRetried, errs[from])
@@ -134,17 +167,17 @@ func (l *life) initPid(ctx context.Context, cl *kgo.Client, id string) error {
 // step is one step of a transaction; it fills in what it did.
 type step func(*history.Op) error
 
-func (l *life) sendStep(cl *kgo.Client, sends ...*history.Sent) step {
+func (l *life) sendStep(p producer, sends ...*history.Sent) step {
 	return func(o *history.Op) error {
 		o.Mops = append(o.Mops, mops(sends)...)
-		return errors.Join(produce(cl, sends)...)
+		return errors.Join(p.produce(sends)...)
 	}
 }
 
 // txn is one transaction. It says how it ended, and with an error that the
 // client is of no more use.
-func (l *life) txn(ctx context.Context, cl *kgo.Client, commit bool, steps ...step) (history.Type, error) {
-	if err := cl.BeginTransaction(); err != nil {
+func (l *life) txn(ctx context.Context, p producer, commit bool, steps ...step) (history.Type, error) {
+	if err := p.begin(); err != nil {
 		return history.Fail, err
 	}
 	o := l.rec.Begin(l.op(history.Txn))
@@ -159,13 +192,13 @@ func (l *life) txn(ctx context.Context, cl *kgo.Client, commit bool, steps ...st
 	if failed != nil || !commit {
 		err := failed
 		if !errors.Is(failed, errNoAnswer) {
-			err = cl.EndTransaction(ctx, kgo.TryAbort)
+			err = p.end(ctx, false)
 		}
 		// Nobody ever asks to commit it, whatever this answer was.
 		l.rec.End(o, history.Fail, errors.Join(failed, err))
 		return history.Fail, err
 	}
-	err := cl.EndTransaction(ctx, kgo.TryCommit)
+	err := p.end(ctx, true)
 	t := history.Classify(history.EndCommit, err)
 	l.rec.End(o, t, err)
 	return t, err
@@ -225,11 +258,11 @@ func (l *life) mixed(ctx context.Context, cl *kgo.Client, in *reader) error {
 		if l.rng.IntN(3) == 0 {
 			steps = append(steps, func(o *history.Op) error { return in.poll(ctx, o) })
 		} else {
-			steps = append(steps, l.sendStep(cl, l.sent(history.Key{Topic: MixTopic, Partition: l.rng.Int32N(mixParts)})))
+			steps = append(steps, l.sendStep(franz{cl}, l.sent(history.Key{Topic: MixTopic, Partition: l.rng.Int32N(mixParts)})))
 		}
 	}
 	before := in.positions()
-	t, err := l.txn(ctx, cl, l.rng.IntN(10) > 0, steps...)
+	t, err := l.txn(ctx, franz{cl}, l.rng.IntN(10) > 0, steps...)
 	if err == nil && t == history.Fail {
 		return in.seek(before)
 	}
@@ -245,7 +278,7 @@ func (l *life) hijack(ctx context.Context, old *kgo.Client, id string) (*kgo.Cli
 		return old, err
 	}
 	zombie := l.life(l.slot, l.rng)
-	_, zerr := zombie.txn(ctx, old, true, zombie.sendStep(old, l.sent(history.Key{Topic: MixTopic, Partition: l.rng.Int32N(mixParts)})))
+	_, zerr := zombie.txn(ctx, franz{old}, true, zombie.sendStep(franz{old}, l.sent(history.Key{Topic: MixTopic, Partition: l.rng.Int32N(mixParts)})))
 	op := zombie.op(history.Crash)
 	if zerr != nil {
 		op.Note = zerr.Error()
@@ -254,22 +287,35 @@ func (l *life) hijack(ctx context.Context, old *kgo.Client, id string) (*kgo.Cli
 	return cl, nil
 }
 
-// banker moves amounts between accounts, one transaction for each transfer.
-func (r *Run) banker(ctx context.Context, l *life) error {
-	cl, err := l.transactional(ctx, fmt.Sprintf("banker-%d", l.slot))
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	for l.pace(ctx) {
-		from := l.rng.Int32N(mixParts)
-		to := (from + 1 + l.rng.Int32N(mixParts-1)) % mixParts
-		amount := 1 + l.rng.Int64N(100)
-		a, b := r.sent(history.Key{Topic: BankTopic, Partition: from}), r.sent(history.Key{Topic: BankTopic, Partition: to})
-		a.Delta, b.Delta = -amount, amount
-		if _, err := l.txn(ctx, cl, l.rng.IntN(8) > 0, l.sendStep(cl, a, b)); err != nil {
+// banker moves amounts between accounts, one transaction for each transfer, with
+// a driver's client or franz-go's.
+func (r *Run) banker(d *harness.Driver) func(context.Context, *life) error {
+	return func(ctx context.Context, l *life) error {
+		p, err := l.transactor(ctx, d, fmt.Sprintf("banker-%d", l.slot))
+		if err != nil {
 			return err
 		}
+		defer p.close()
+		for l.pace(ctx) {
+			from := l.rng.Int32N(mixParts)
+			to := (from + 1 + l.rng.Int32N(mixParts-1)) % mixParts
+			amount := 1 + l.rng.Int64N(100)
+			a, b := r.sent(history.Key{Topic: BankTopic, Partition: from}), r.sent(history.Key{Topic: BankTopic, Partition: to})
+			a.Delta, b.Delta = -amount, amount
+			if _, err := l.txn(ctx, p, l.rng.IntN(8) > 0, l.sendStep(p, a, b)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return nil
+}
+
+// transactor makes a transactional producer. Which epoch it got franz-go alone
+// tells.
+func (l *life) transactor(ctx context.Context, d *harness.Driver, id string) (producer, error) {
+	if d != nil {
+		return l.drivenProducer(d, id)
+	}
+	cl, err := l.transactional(ctx, id)
+	return franz{cl}, err
 }

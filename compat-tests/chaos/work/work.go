@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gregor-broker/gregor/compat-tests/chaos/history"
+	"github.com/gregor-broker/gregor/compat-tests/harness"
 	"github.com/gregor-broker/gregor/compat-tests/wire"
 )
 
@@ -42,6 +44,8 @@ type Config struct {
 	TxnTimeout time.Duration
 	// Churn adds the clients of ChurnTopic.
 	Churn bool
+	// Drivers add clients that are not franz-go's.
+	Drivers []*harness.Driver
 	// Logf is told what a person would want to know.
 	Logf func(format string, args ...any)
 }
@@ -60,35 +64,49 @@ const (
 // opLimit is how long one operation may try before its client is thrown away.
 const opLimit = 20 * time.Second
 
-// protocols are the group protocols that pipes and groups use.
+// protocols are the group protocols of franz-go's groups.
 var protocols = []string{"classic", "consumer"}
 
-func pipeIn(protocol string) string     { return "pipe-" + protocol + "-in" }
-func pipeOut(protocol string) string    { return "pipe-" + protocol + "-out" }
-func groupTopic(protocol string) string { return "group-" + protocol }
+// flows name the groups of a run, those that move records and those that only
+// read them: one for each group protocol with franz-go, and one for each other
+// client, which are named.
+func flows(others []string) []string { return append(slices.Clone(protocols), others...) }
 
-// Pipes are the pairs of topics that records are moved between.
-func Pipes() [][2]string {
+func pipeIn(flow string) string     { return "pipe-" + flow + "-in" }
+func pipeOut(flow string) string    { return "pipe-" + flow + "-out" }
+func groupTopic(flow string) string { return "group-" + flow }
+
+// Pipes are the pairs of topics that records are moved between in a run with
+// other clients than franz-go.
+func Pipes(others []string) [][2]string {
 	var out [][2]string
-	for _, p := range protocols {
-		out = append(out, [2]string{pipeIn(p), pipeOut(p)})
+	for _, f := range flows(others) {
+		out = append(out, [2]string{pipeIn(f), pipeOut(f)})
 	}
 	return out
 }
 
+func (r *Run) flows() []string {
+	var others []string
+	for _, d := range r.Drivers {
+		others = append(others, d.Name)
+	}
+	return flows(others)
+}
+
 // recordTopics are the topics that hold records, with their partitions.
-func recordTopics() map[string]int32 {
+func (r *Run) recordTopics() map[string]int32 {
 	t := map[string]int32{MixTopic: mixParts, BankTopic: mixParts}
-	for _, p := range protocols {
-		t[pipeIn(p)], t[pipeOut(p)], t[groupTopic(p)] = pipeParts, pipeParts, pipeParts
+	for _, f := range r.flows() {
+		t[pipeIn(f)], t[pipeOut(f)], t[groupTopic(f)] = pipeParts, pipeParts, pipeParts
 	}
 	return t
 }
 
-// Keys are all keys that hold records.
-func Keys() []history.Key {
+// keys are all keys that hold records and stay.
+func (r *Run) keys() []history.Key {
 	var out []history.Key
-	for t, n := range recordTopics() {
+	for t, n := range r.recordTopics() {
 		for p := range n {
 			out = append(out, history.Key{Topic: t, Partition: p})
 		}
@@ -109,7 +127,7 @@ type Run struct {
 }
 
 // Keys are the keys of the topics that are there after Final.
-func (r *Run) Keys() []history.Key { return append(Keys(), r.churned...) }
+func (r *Run) Keys() []history.Key { return append(r.keys(), r.churned...) }
 
 // New prepares a run.
 func New(c Config) *Run {
@@ -132,7 +150,7 @@ func (r *Run) Setup(ctx context.Context) error {
 		"min.insync.replicas": kadm.StringPtr(strconv.Itoa(int(max(r.MinInSync, 1)))),
 		"segment.bytes":       kadm.StringPtr("1048576"),
 	}
-	topics := recordTopics()
+	topics := r.recordTopics()
 	topics[regTopic] = regParts
 	for t, n := range topics {
 		resp, err := adm.CreateTopic(ctx, n, r.Replicas, configs, t)
@@ -157,21 +175,32 @@ func (r *Run) Start(ctx context.Context) {
 	write := func(f func(context.Context, *life) error) { r.spawn(wctx, &r.writers, f) }
 	read := func(f func(context.Context, *life) error) { r.spawn(rctx, &r.readers, f) }
 	for range 2 {
-		write(r.sender(MixTopic))
-		write(r.banker)
+		write(r.sender(nil, MixTopic))
+		write(r.banker(nil))
 	}
 	for range 3 {
 		write(r.mixer)
 		write(r.registrar)
 	}
 	for _, p := range protocols {
-		write(r.sender(pipeIn(p)))
-		write(r.sender(groupTopic(p)))
+		write(r.sender(nil, pipeIn(p)))
+		write(r.sender(nil, groupTopic(p)))
 		for range 2 {
 			read(r.mover(p))
 		}
 		for range 3 {
 			read(r.member(p))
+		}
+	}
+	for _, d := range r.Drivers {
+		for _, topic := range []string{MixTopic, pipeIn(d.Name), groupTopic(d.Name)} {
+			write(r.sender(d, topic))
+		}
+		write(r.banker(d))
+		read(r.assigned(d))
+		for range 2 {
+			read(r.drivenMover(d))
+			read(r.drivenMember(d))
 		}
 	}
 	for _, addr := range r.Addrs {

@@ -46,8 +46,10 @@ func groupConfig(v *config.Values) *group.Config {
 // its topic's partitions and the deletion of topics.
 func newGroups(cfg *group.Config, v *config.Values, image func() *metadata.Image, now func() time.Time, log zerolog.Logger) (*runtime.Runtime[*group.Shard], error) {
 	return runtime.New(runtime.Options[*group.Shard]{
-		Name:            "group",
-		NewShard:        func(int32) *group.Shard { return group.NewShard(cfg, newUUID, image) },
+		Name: "group",
+		NewShard: func(_ int32, writable func() error) *group.Shard {
+			return group.NewShard(cfg, newUUID, image, writable)
+		},
 		Now:             now,
 		Log:             log,
 		MaxBatchBytes:   cfg.MaxRecordBytes,

@@ -33,7 +33,7 @@ func newTestGroups(image func() *metadata.Image) *testGroups {
 		ConsumerMinSessionTimeout: 45 * time.Second, ConsumerMaxSessionTimeout: time.Minute,
 		ConsumerMinHeartbeatInterval: 5 * time.Second, ConsumerMaxHeartbeatInterval: 15 * time.Second,
 		MigrationPolicy: "bidirectional",
-	}, newID, image)}
+	}, newID, image, func() error { return nil })}
 }
 
 func (g *testGroups) Partitions() map[int32]bool { return map[int32]bool{0: true} }

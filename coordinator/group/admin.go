@@ -86,7 +86,14 @@ func passes(filter []string, value string) bool {
 
 // DeleteGroup deletes an empty group with its offsets (KIP-229).
 func (s *Shard) DeleteGroup(now time.Time, t runtime.Ticket, id string) runtime.Result {
-	st := &step{now: now}
+	return s.wholly(id, func() runtime.Result {
+		st := &step{now: now}
+		s.deleteGroup(st, t, id)
+		return st.Result
+	})
+}
+
+func (s *Shard) deleteGroup(st *step, t runtime.Ticket, id string) {
 	resp := kmsg.NewDeleteGroupsResponseGroup()
 	resp.Group = id
 	g, cg := s.classic[id], s.consumer[id]
@@ -109,5 +116,4 @@ func (s *Shard) DeleteGroup(now time.Time, t runtime.Ticket, id string) runtime.
 		}
 	}
 	st.reply(t, &resp)
-	return st.Result
 }

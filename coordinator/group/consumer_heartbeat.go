@@ -41,17 +41,19 @@ func refuse(e *kerr.Error, format string, args ...any) error {
 // what it still owns while it has partitions to give back, and leaves with -1,
 // or -2 if it is static and will come back.
 func (s *Shard) ConsumerGroupHeartbeat(now time.Time, t runtime.Ticket, req *kmsg.ConsumerGroupHeartbeatRequest, c Client) runtime.Result {
-	st := &step{now: now}
-	resp, err := s.consumerHeartbeat(st, req, c)
-	if err != nil {
-		resp = kmsg.NewPtrConsumerGroupHeartbeatResponse()
-		resp.ErrorCode = code(err)
-		if m := message(err); m != "" {
-			resp.ErrorMessage = &m
+	return s.wholly(req.Group, func() runtime.Result {
+		st := &step{now: now}
+		resp, err := s.consumerHeartbeat(st, req, c)
+		if err != nil {
+			resp = kmsg.NewPtrConsumerGroupHeartbeatResponse()
+			resp.ErrorCode = code(err)
+			if m := message(err); m != "" {
+				resp.ErrorMessage = &m
+			}
 		}
-	}
-	st.reply(t, resp)
-	return st.Result
+		st.reply(t, resp)
+		return st.Result
+	})
 }
 
 // emit writes a record and replays it at once, for what comes next in the same

@@ -67,6 +67,11 @@ func (w *world) beat(req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGrou
 	req.Version, req.Group = 1, "g"
 	t := w.ticket()
 	w.apply(w.s.ConsumerGroupHeartbeat(w.now, t, req, Client{"client", "/host"}))
+	if _, refused := w.replies[t].(error); refused {
+		resp := kmsg.NewPtrConsumerGroupHeartbeatResponse()
+		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code // as the handler says it
+		return resp
+	}
 	return w.replies[t].(*kmsg.ConsumerGroupHeartbeatResponse)
 }
 

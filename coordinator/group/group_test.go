@@ -2,6 +2,8 @@ package group
 
 import (
 	"fmt"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +26,10 @@ type world struct {
 	replies map[runtime.Ticket]any
 	img     *metadata.Image
 	newID   func() string // nil: unique to the log as it is
+	// refused is what writes are refused with, nil when enough replicas are in sync;
+	// asked is what group g was when a handler last asked for it.
+	refused error
+	asked   string
 }
 
 type logged struct {
@@ -59,7 +65,7 @@ func (w *world) load() {
 	if newID == nil {
 		newID = func() string { n++; return fmt.Sprint("id", n, "@", len(w.log)) }
 	}
-	w.s = NewShard(w.cfg, newID, func() *metadata.Image { return w.img })
+	w.s = NewShard(w.cfg, newID, func() *metadata.Image { return w.img }, w.writable)
 	w.timers = make(map[string]time.Time)
 	for i, r := range w.log {
 		var err error
@@ -75,8 +81,23 @@ func (w *world) load() {
 	w.apply(w.s.Loaded(w.now))
 }
 
+// apply does what the runtime does with a result. What is refused is the answer to
+// the ticket given last.
 func (w *world) apply(r runtime.Result) {
 	w.t.Helper()
+	if w.refused != nil && len(r.Records) > 0 {
+		if !r.Refusable {
+			w.t.Fatalf("%d records that cannot be written", len(r.Records))
+		}
+		w.asked = w.dump() // records are all that it would do
+		r = runtime.Result{Refused: w.refused}
+	}
+	if r.Refused != nil {
+		if now := w.dump(); now != w.asked {
+			w.t.Fatalf("refused, and changed from\n%s\nto\n%s", w.asked, now)
+		}
+		w.replies[w.tickets] = r.Refused
+	}
 	for _, rec := range r.Records {
 		if !r.SkipReplay {
 			if err := w.s.Replay(int64(len(w.log)), r.Producer, rec); err != nil {
@@ -106,6 +127,44 @@ func (w *world) apply(r runtime.Result) {
 	}
 }
 
+func (w *world) writable() error {
+	if w.refused != nil {
+		w.asked = w.dump()
+	}
+	return w.refused
+}
+
+// dump is all that is known of group g.
+func (w *world) dump() string {
+	var b strings.Builder
+	if g := w.s.classic["g"]; g != nil {
+		fmt.Fprintf(&b, "classic %+v\n", *g)
+		for _, m := range g.inOrder() {
+			fmt.Fprintf(&b, "  %+v\n", *m)
+		}
+	}
+	if g := w.s.consumer["g"]; g != nil {
+		c := *g
+		c.members, c.regexes = nil, nil
+		fmt.Fprintf(&b, "consumer %+v, regular expressions %v\n", c, sortedKeys(g.regexes))
+		for _, m := range g.sortedMembers() {
+			fmt.Fprintf(&b, "  %+v\n", *m)
+		}
+	}
+	return pointers.ReplaceAllString(b.String(), "")
+}
+
+var pointers = regexp.MustCompile(`0x[0-9a-f]+`)
+
+// fired is apply for what comes of a timer, for which nobody waits.
+func (w *world) fired(r runtime.Result) {
+	w.t.Helper()
+	if w.refused != nil && r.Refusable && len(r.Records) > 0 {
+		r = runtime.Result{Timers: r.Timers}
+	}
+	w.apply(r)
+}
+
 // advance lets time pass, firing timers in order.
 func (w *world) advance(d time.Duration) {
 	w.t.Helper()
@@ -123,7 +182,7 @@ func (w *world) advance(d time.Duration) {
 		}
 		w.now = w.timers[first]
 		delete(w.timers, first)
-		w.apply(w.s.Timeout(w.now, first))
+		w.fired(w.s.Timeout(w.now, first))
 	}
 }
 

@@ -18,12 +18,14 @@ type joinRequest struct {
 
 // JoinGroup lets a member into a classic group (v0 to v9).
 func (s *Shard) JoinGroup(now time.Time, t runtime.Ticket, req *kmsg.JoinGroupRequest, c Client) runtime.Result {
-	st := &step{now: now}
-	r := &joinRequest{req, c, t}
-	if err := s.join(st, r); err != nil {
-		st.reply(t, joinError(req.MemberID, err))
-	}
-	return st.Result
+	return s.wholly(req.Group, func() runtime.Result {
+		st := &step{now: now}
+		r := &joinRequest{req, c, t}
+		if err := s.join(st, r); err != nil {
+			st.reply(t, joinError(req.MemberID, err))
+		}
+		return st.Result
+	})
 }
 
 func joinError(memberID string, err error) *kmsg.JoinGroupResponse {

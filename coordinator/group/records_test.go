@@ -55,7 +55,7 @@ func rewrite(r runtime.Record) (runtime.Record, error) {
 	if err != nil {
 		return r, err
 	}
-	s := NewShard(testConfig(), nil, nil)
+	s := NewShard(testConfig(), nil, nil, nil)
 	if err := s.Replay(0, nil, r); err != nil {
 		return r, err
 	}

@@ -74,14 +74,20 @@ func (c *classicConsumer) step(w *world) {
 	case c.in:
 		c.beat(w)
 	case c.syncing != 0:
-		if r, ok := w.replies[c.syncing].(*kmsg.SyncGroupResponse); ok {
+		switch r := w.replies[c.syncing].(type) {
+		case *kmsg.SyncGroupResponse:
 			c.syncing = 0
 			c.synced(r)
+		case error: // it joins again
+			c.syncing = 0
 		}
 	case c.joining != 0:
-		if r, ok := w.replies[c.joining].(*kmsg.JoinGroupResponse); ok {
+		switch r := w.replies[c.joining].(type) {
+		case *kmsg.JoinGroupResponse:
 			c.joining = 0
 			c.joined(w, r)
+		case error:
+			c.joining = 0
 		}
 	default:
 		c.join(w)
@@ -236,7 +242,10 @@ func (c *modernConsumer) member() (string, *string, int32) {
 func (c *modernConsumer) step(w *world) {
 	before := *c.client
 	c.before = &before
-	if c.heartbeat(w) != nil { // fenced: it drops everything and joins again
+	switch err := c.heartbeat(w); {
+	case errors.Is(err, kerr.CoordinatorNotAvailable):
+		c.full = true
+	case err != nil: // fenced: it drops everything and joins again
 		c.client, c.before = newClient(c.id, c.topics...), nil
 	}
 	c.adopt()
@@ -350,7 +359,7 @@ func (s *schedule) commit(c consumer, late bool) {
 		send := func() {
 			t := s.w.ticket()
 			s.w.apply(s.w.s.OffsetCommit(s.w.now, t, req))
-			if s.w.replies[t].(*kmsg.OffsetCommitResponse).Topics[0].Partitions[0].ErrorCode != 0 {
+			if r, ok := s.w.replies[t].(*kmsg.OffsetCommitResponse); !ok || r.Topics[0].Partitions[0].ErrorCode != 0 {
 				return
 			}
 			if at < s.committed[tp] {
@@ -382,6 +391,7 @@ type lateCommit struct {
 // settle leaves the group alone: it must come to rest with every partition of a
 // subscribed topic owned.
 func (s *schedule) settle() {
+	s.w.refused = nil
 	for range 300 {
 		for _, c := range s.consumers {
 			c.step(s.w)
@@ -473,7 +483,9 @@ func (s *schedule) run(join func(n int, topics []string) consumer) {
 				c.lose() // its connection with it
 			}
 		},
-		"": func(*rapid.T) { s.check() },
+		"too few replicas": func(*rapid.T) { s.w.refused = kerr.NotEnoughReplicas },
+		"enough replicas":  func(*rapid.T) { s.w.refused = nil },
+		"":                 func(*rapid.T) { s.check() },
 	})
 	s.settle()
 }

@@ -22,6 +22,9 @@ type Shard struct {
 
 	// image returns the metadata of the cluster as this broker knows it.
 	image func() *metadata.Image
+	// writable is the error with which records would be refused now because too
+	// few replicas are in sync.
+	writable func() error
 
 	// A group is in one of the two.
 	classic  map[string]*classicGroup
@@ -33,10 +36,12 @@ type Shard struct {
 	open map[int64]map[string]map[topicPartition]offset
 }
 
-// NewShard returns a shard without groups.
-func NewShard(cfg *Config, newID func() string, image func() *metadata.Image) *Shard {
+// NewShard returns a shard without groups. writable is the error with which its
+// records would be refused now because too few replicas are in sync; see
+// runtime.PartitionLog.
+func NewShard(cfg *Config, newID func() string, image func() *metadata.Image, writable func() error) *Shard {
 	return &Shard{
-		cfg: cfg, newID: newID, image: image,
+		cfg: cfg, newID: newID, image: image, writable: writable,
 		classic:  make(map[string]*classicGroup),
 		consumer: make(map[string]*consumerGroup),
 		offsets:  make(map[string]*groupOffsets),
@@ -172,17 +177,30 @@ func (s *Shard) Timeout(now time.Time, key string) runtime.Result {
 	if err != nil {
 		panic(err) // only timerKey makes keys
 	}
-	switch what {
-	case timerOffsets:
+	if what == timerOffsets {
+		st.Refusable = true
 		s.expireOffsets(st)
 		return st.Result
+	}
+	r := s.wholly(group, func() runtime.Result {
+		s.groupTimeout(st, what, group, memberID)
+		return st.Result
+	})
+	if r.Refused != nil {
+		return runtime.Result{Timers: []runtime.Timer{{Key: key, At: now.Add(timeoutAgain)}}}
+	}
+	return r
+}
+
+func (s *Shard) groupTimeout(st *step, what byte, group, memberID string) {
+	switch what {
 	case timerConsumerSession, timerRevoke, timerConsumerJoin, timerConsumerSync:
 		s.consumerTimeout(st, group, memberID)
-		return st.Result
+		return
 	}
 	g := s.classic[group]
 	if g == nil {
-		return st.Result
+		return
 	}
 	switch what {
 	case timerSession:
@@ -192,7 +210,6 @@ func (s *Shard) Timeout(now time.Time, key string) runtime.Result {
 	case timerSync:
 		s.syncTimeout(st, g)
 	}
-	return st.Result
 }
 
 // groupConfig are the settings of a group's own.

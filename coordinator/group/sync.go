@@ -19,11 +19,13 @@ func syncError(err error) *kmsg.SyncGroupResponse {
 // SyncGroup takes the assignment from the leader and gives each member its
 // part (v0 to v5).
 func (s *Shard) SyncGroup(now time.Time, t runtime.Ticket, req *kmsg.SyncGroupRequest) runtime.Result {
-	st := &step{now: now}
-	if err := s.sync(st, t, req); err != nil {
-		st.reply(t, syncError(err))
-	}
-	return st.Result
+	return s.wholly(req.Group, func() runtime.Result {
+		st := &step{now: now}
+		if err := s.sync(st, t, req); err != nil {
+			st.reply(t, syncError(err))
+		}
+		return st.Result
+	})
 }
 
 func (s *Shard) sync(st *step, t runtime.Ticket, req *kmsg.SyncGroupRequest) error {
@@ -170,7 +172,14 @@ func (s *Shard) heartbeat(st *step, req *kmsg.HeartbeatRequest) error {
 // LeaveGroup takes members out: the sender itself, or static members by their
 // instance ids (v0 to v5, batched from v3: KIP-345).
 func (s *Shard) LeaveGroup(now time.Time, t runtime.Ticket, req *kmsg.LeaveGroupRequest) runtime.Result {
-	st := &step{now: now}
+	return s.wholly(req.Group, func() runtime.Result {
+		st := &step{now: now}
+		s.leaveGroup(st, t, req)
+		return st.Result
+	})
+}
+
+func (s *Shard) leaveGroup(st *step, t runtime.Ticket, req *kmsg.LeaveGroupRequest) {
 	resp := kmsg.NewPtrLeaveGroupResponse()
 	g := s.classic[req.Group]
 	members := req.Members
@@ -182,7 +191,7 @@ func (s *Shard) LeaveGroup(now time.Time, t runtime.Ticket, req *kmsg.LeaveGroup
 	if req.Group == "" {
 		resp.ErrorCode = kerr.InvalidGroupID.Code
 		st.reply(t, resp)
-		return st.Result
+		return
 	}
 	if cg := s.consumer[req.Group]; cg != nil {
 		resp.Members = s.leaveConsumer(st, cg, members)
@@ -198,7 +207,6 @@ func (s *Shard) LeaveGroup(now time.Time, t runtime.Ticket, req *kmsg.LeaveGroup
 		resp.ErrorCode = resp.Members[0].ErrorCode
 	}
 	st.reply(t, resp)
-	return st.Result
 }
 
 func (s *Shard) leave(st *step, g *classicGroup, who kmsg.LeaveGroupRequestMember) error {

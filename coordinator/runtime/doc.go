@@ -26,8 +26,10 @@
 //
 // Replayed records cannot be taken out of the state again, so the shard is
 // thrown away and loaded from the log anew; all parked replies fail. This is
-// rare (the log directory failed, the in-sync set is too small) and keeps the
-// state machines free of undo.
+// rare (the log directory failed) and keeps the state machines free of undo. An
+// in-sync set that is too small is neither rare nor short: handlers know of it
+// before they change anything, or can take it back, and refuse their caller alone
+// ([Result.Refusable], [Result.Refused]).
 //
 // # Timers
 //

@@ -12,7 +12,7 @@ import (
 // answer only behind the high watermark).
 func (l *loop[S]) load() error {
 	began := l.o.Now()
-	l.shard = l.o.NewShard(l.partition)
+	l.shard = l.o.NewShard(l.partition, l.log.Writable)
 	l.timers = newTimers()
 	l.waiting = make(map[Ticket]chan<- outcome)
 	l.pending, l.parked = pending{}, nil

@@ -273,6 +273,10 @@ func (l *loop[S]) apply(r Result, from Ticket) error {
 	for _, t := range r.Timers {
 		l.timers.set(t.Key, t.At)
 	}
+	if err := r.Refused; err != nil {
+		l.answer(from, err)
+		return nil
+	}
 	size := recordsSize(r.Records)
 	if size > l.o.MaxBatchBytes {
 		if r.SkipReplay {

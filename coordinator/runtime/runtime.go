@@ -15,8 +15,9 @@ import (
 type Options[S Shard] struct {
 	// Name of the coordinator, for logs: "group", "txn".
 	Name string
-	// NewShard returns the empty state of a partition.
-	NewShard func(partition int32) S
+	// NewShard returns the empty state of a partition; writable is that of its
+	// PartitionLog.
+	NewShard func(partition int32, writable func() error) S
 	// Now is the clock.
 	Now func() time.Time
 	Log zerolog.Logger

@@ -214,7 +214,7 @@ func get(k string) Handler[*register] {
 func newRuntime(t *testing.T, shard func(int32) *register) *Runtime[*register] {
 	t.Helper()
 	r, err := New(Options[*register]{
-		Name: "test", NewShard: shard, Now: time.Now, Log: zerolog.Nop(),
+		Name: "test", NewShard: func(p int32, _ func() error) *register { return shard(p) }, Now: time.Now, Log: zerolog.Nop(),
 		MaxBatchBytes: 1000, LoadBufferBytes: 64,
 	})
 	if err != nil {
@@ -405,6 +405,8 @@ func TestRefusedWhileNotWritable(t *testing.T) {
 		}
 		wantError(t, goCall(r, 0, refusable(put("a", "lost"))), kerr.NotEnoughReplicas)
 		wantError(t, goCall(r, 0, refusable(marker)), kerr.NotEnoughReplicas)
+		refused := func(*register, time.Time, Ticket) Result { return Result{Refused: kerr.NotEnoughReplicas} }
+		wantError(t, goCall(r, 0, refused), kerr.NotEnoughReplicas)
 		wantParked(t, waits)
 		reads := goCall(r, 0, refusable(get("a"))) // sees what is not committed, and waits for it
 		wantParked(t, reads)
@@ -610,7 +612,7 @@ func TestEffectsWaitForTheirRecords(t *testing.T) {
 		log := newMemLog(false)
 		var effects []string
 		r, err := New(Options[*register]{
-			Name: "test", NewShard: func(int32) *register {
+			Name: "test", NewShard: func(int32, func() error) *register {
 				s := newRegister(0)
 				s.onLoaded = func(time.Time) Result { return Result{Effects: []any{"loaded"}} }
 				return s

@@ -55,6 +55,9 @@ type Result struct {
 	// asked for and nothing of it is done yet. While too few replicas are in sync
 	// the caller alone is refused; of other results the state must be loaded again.
 	Refusable bool
+	// Refused answers the handler's caller at once, without waiting for what was
+	// written before, and is all that happens but for the timers.
+	Refused error
 	// Producer is set if Records belong to its transaction.
 	Producer *Producer
 	// Marker is written instead of Records.

@@ -436,3 +436,31 @@ func TestResponseRoundTrip(t *testing.T) {
 		t.Error("ApiVersions v3 has a response header with tags")
 	}
 }
+
+// TestDecodeTooManyThings: a request may not name more than any cluster has, in one
+// array or in many, since each thing is answered.
+func TestDecodeTooManyThings(t *testing.T) {
+	keys := kmsg.NewPtrFindCoordinatorRequest()
+	keys.Version, keys.CoordinatorKeys = 6, make([]string, mostThings)
+	groups := kmsg.NewPtrOffsetFetchRequest()
+	groups.Version = 8
+	group := kmsg.NewOffsetFetchRequestGroup()
+	group.Topics = []kmsg.OffsetFetchRequestGroupTopic{{Partitions: make([]int32, mostThings/5-2)}} // and itself, and its group
+	for range 5 {
+		groups.Groups = append(groups.Groups, group)
+	}
+	for _, r := range []kmsg.Request{keys, groups} {
+		body := r.AppendTo(nil)
+		if _, err := Decode(r.Key(), r.GetVersion(), body); err != nil {
+			t.Errorf("%T: %v", r, err)
+		}
+	}
+	keys.CoordinatorKeys = append(keys.CoordinatorKeys, "")
+	groups.Groups = append(groups.Groups, kmsg.NewOffsetFetchRequestGroup())
+	for _, r := range []kmsg.Request{keys, groups} {
+		var malformed *MalformedError
+		if _, err := Decode(r.Key(), r.GetVersion(), r.AppendTo(nil)); !errors.As(err, &malformed) {
+			t.Errorf("%T with one thing more: %v", r, err)
+		}
+	}
+}

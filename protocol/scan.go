@@ -15,7 +15,9 @@ type scanner struct {
 	at   int
 	// budget is how many bytes of memory the decoded form may still take
 	// beyond the body itself.
-	budget   int
+	budget int
+	// things is how many elements its arrays have had together.
+	things   int
 	version  int8
 	flexible bool
 	// notUTF8 is set if some string is not; see [sanitize].
@@ -32,6 +34,11 @@ const (
 	budgetFactor  = 32
 	budgetCeiling = 128 << 20
 )
+
+// mostThings is how many elements a request's arrays may have together: each is
+// answered, and what little is asked for may have much to its answer. The largest
+// honest requests name the hundred thousand partitions, or groups, of a cluster.
+const mostThings = 500_000
 
 // What kmsg allocates beyond slices: a map with the first unknown tag of a
 // struct, room in it for each tag, and the string that a pointer points to.
@@ -127,6 +134,10 @@ func (s *scanner) array(f *field) {
 	// the walk, and the walk is what has to pass before memory is taken.
 	if n > s.left() {
 		s.fail("array is longer than what is left")
+		return
+	}
+	if s.things += n; s.things > mostThings {
+		s.fail("request names too many things")
 		return
 	}
 	s.spend(n, int(f.mem))

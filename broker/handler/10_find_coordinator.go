@@ -25,6 +25,7 @@ func findCoordinator(b *Broker, r *Request) (kmsg.Response, error) {
 		resp.NodeID, resp.Host, resp.Port = c.NodeID, c.Host, c.Port
 		return resp, nil
 	}
+	resp.Coordinators = make([]kmsg.FindCoordinatorResponseCoordinator, 0, len(req.CoordinatorKeys))
 	for _, key := range req.CoordinatorKeys {
 		resp.Coordinators = append(resp.Coordinators, b.coordinator(r, req.CoordinatorType, key))
 	}

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -76,11 +77,20 @@ func (c *Controller) liveness(img *metadata.Image) metadata.Liveness {
 // because their log directories failed; it replaces what was told before. Others
 // take over the leadership of these partitions, as if the broker were down for
 // them. It does not block.
-func (c *Controller) SetOffline(replicas metadata.Replicas) {
+//
+// An error says that there are more of them than the store takes, and that nothing
+// was told: then the broker must end, or it would lead what it cannot serve.
+func (c *Controller) SetOffline(replicas metadata.Replicas) error {
+	told := metadata.Live(metadata.Empty(), c.opts.NodeID, metadata.Liveness{Incarnation: c.opts.Incarnation, Offline: replicas}, 0)
+	most := c.opts.Store.Limits().Bytes
+	if size := sizeOf([]metadata.Change{told}); size > most-most/8 { // a registration may go along
+		return fmt.Errorf("controller: telling which replicas are offline takes %d bytes: %w", size, metadata.ErrTxnTooLarge)
+	}
 	c.mu.Lock()
 	c.offline = replicas
 	c.mu.Unlock()
 	c.signal()
+	return nil
 }
 
 // knownDead says whether a predecessor of this process cannot be running.

@@ -54,7 +54,11 @@ func (n *Node) replicationOptions(o Options) replication.Options {
 		AlterPartition: func(ctx context.Context, changes []metadata.ISRChange) []metadata.ISRResult {
 			return n.controller.AlterPartition(ctx, changes)
 		},
-		Offline: func(replicas metadata.Replicas) { n.controller.SetOffline(replicas) },
+		Offline: func(replicas metadata.Replicas) {
+			if err := n.controller.SetOffline(replicas); err != nil {
+				n.fail(err)
+			}
+		},
 	}
 }
 

@@ -350,6 +350,12 @@ func TestHousekeepingOfADeletedLog(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if _, _, err := l.OffsetForTimestamp(0, l.LogEndOffset()); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		t.Errorf("search of a time: %v", err)
+	}
+	if _, _, err := l.MaxTimestampOffset(); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		t.Errorf("search of the greatest time: %v", err)
+	}
 	if d := m.Dirs()[0]; d.Err != nil {
 		t.Fatal(d.Err)
 	}

@@ -26,10 +26,13 @@ func (l *Log) OffsetForTimestamp(ts int64, upTo int64) (TimestampOffset, bool, e
 	}
 }
 
-// lookupError tells corrupt records from a failing disk.
+// lookupError tells corrupt records from a failing disk, and both from a log that was deleted.
 func (l *Log) lookupError(err error) error {
 	var corrupt *CorruptError
-	if errors.Is(err, errGone) || protocol.Code(err) > 0 {
+	if errors.Is(err, errGone) {
+		return clientErrorf(kerr.UnknownTopicOrPartition, "log %s was deleted", l.tp)
+	}
+	if protocol.Code(err) > 0 {
 		return err
 	}
 	if errors.As(err, &corrupt) {

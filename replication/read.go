@@ -101,7 +101,7 @@ func (p *Partition) Read(o ReadOptions) (ReadResult, error) {
 			res.Slice = storage.Slice{}
 		}
 	} else if o.Isolation == 1 && res.Slice.Len > 0 {
-		res.Aborted, err = log.AbortedTxns(res.Slice.Start, res.Slice.UpTo)
+		res.Aborted, err = res.Slice.Aborted()
 	}
 	if err != nil {
 		res.Slice.Release()

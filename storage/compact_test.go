@@ -186,7 +186,7 @@ func readCommitted(l *Log, maxBytes int) ([]compactRecord, error) {
 		if s.Len == 0 {
 			break // the rest was cleaned away
 		}
-		aborted, err := l.AbortedTxns(off, s.UpTo)
+		aborted, err := s.Aborted()
 		if err != nil {
 			return nil, err
 		}

@@ -73,7 +73,7 @@ func (l *Log) readSegment(segs []*segment, i int, offset int64, maxBytes int, up
 		h.release()
 		return s, err
 	}
-	s.h, s.log = h, l
+	s.h, s.log, s.segs = h, l, segs
 	seg.touch()
 	return s, nil
 }
@@ -215,9 +215,12 @@ func (s *segment) findFrom(h *handle, offset, limit int64) (pos, size int64, err
 	}
 }
 
-// AbortedTxns returns the aborted transactions that overlap [from, upTo), for a Slice with these bounds.
+// AbortedTxns returns the aborted transactions that overlap [from, upTo). For a Slice see its Aborted.
 func (l *Log) AbortedTxns(from, upTo int64) ([]AbortedTxn, error) {
-	segs := *l.segs.Load()
+	return l.abortedAmong(*l.segs.Load(), from, upTo)
+}
+
+func (l *Log) abortedAmong(segs []*segment, from, upTo int64) ([]AbortedTxn, error) {
 	var out []AbortedTxn
 	for i := max(floorSegment(segs, from), 0); i < len(segs); i++ {
 		entries, err := l.abortedIn(segs, i)

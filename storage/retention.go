@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -127,6 +128,13 @@ func (l *Log) deleteOldest(n int) error {
 	// What the segments tell of producers must be in a durable snapshot before they go.
 	if err := l.flush(false); err != nil {
 		return err
+	}
+	for i := range n {
+		// A slice that was read from it may yet be asked which of its transactions were aborted.
+		var corrupt *CorruptError
+		if _, err := l.abortedIn(*l.segs.Load(), i); err != nil && !errors.As(err, &corrupt) {
+			return l.lookupError(err)
+		}
 	}
 	l.mu.Lock()
 	segs := *l.segs.Load()

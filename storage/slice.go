@@ -26,6 +26,8 @@ type Slice struct {
 
 	h   *handle
 	log *Log
+	// segs are the log's segments as they were when it was read.
+	segs []*segment
 }
 
 // File is the file that holds the bytes when Mem is nil. Its Fd may be vfs.NoFd; then AppendTo or ReadAt is the way.
@@ -50,6 +52,14 @@ func (s *Slice) AppendTo(dst []byte) ([]byte, error) {
 		return dst[:n], s.log.dir.fail(err)
 	}
 	return dst, nil
+}
+
+// Aborted returns the aborted transactions that overlap the slice, whatever became of its segment since it was read.
+func (s *Slice) Aborted() ([]AbortedTxn, error) {
+	if s.Len == 0 {
+		return nil, nil
+	}
+	return s.log.abortedAmong(s.segs, s.Start, s.UpTo)
 }
 
 // Release lets go of the file. Calling it again, or on the zero Slice, does nothing.

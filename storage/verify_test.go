@@ -373,3 +373,53 @@ func TestUnstableUntilTheMarkerIsCommitted(t *testing.T) {
 		t.Fatalf("last stable offset %d", lso)
 	}
 }
+
+// TestAbortedOfASegmentThatGoes: a reader that has records of a segment is told which of them were aborted, though the
+// segment was taken away right after the read.
+func TestAbortedOfASegmentThatGoes(t *testing.T) {
+	fs := vfs.NewMem()
+	open := func() (*Manager, *Log) {
+		t.Helper()
+		m, err := Open(Options{FS: fs, Dirs: []string{"data"}, NodeID: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m, m.Log(TopicPartition{"t", 0})
+	}
+	m, _ := open()
+	l, err := m.CreateLog(TopicPartition{"t", 0}, TopicID{1}, DefaultLogConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &txnLog{t, l}
+	x.begin(txnBatch{id: 8}, true)
+	_, err = x.marker(8, 1, false, 5, 2)
+	wantErr(t, err, nil)
+	l.SetHighWatermark(l.LogEndOffset())
+	l.hk.Lock()
+	err = l.forceRoll(time.Now())
+	l.hk.Unlock()
+	wantErr(t, err, nil)
+	wantErr(t, m.Close(t.Context()), nil)
+	for _, loaded := range []bool{false, true} {
+		m, l := open()
+		if loaded {
+			if _, err := l.AbortedTxns(0, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := l.Read(0, 1<<20, l.LogEndOffset(), true)
+		wantErr(t, err, nil)
+		before := fs.KillClone()
+		if loaded {
+			wantErr(t, m.DeleteLog(l.TopicPartition()), nil)
+		} else if n, err := l.applyRetention(time.Now().Add(1000 * time.Hour)); n == 0 || err != nil {
+			t.Fatalf("%d segments went, %v", n, err)
+		}
+		if aborted, err := s.Aborted(); err != nil || len(aborted) != 1 || aborted[0] != (AbortedTxn{8, 0}) {
+			t.Errorf("loaded %v: aborted %v, %v", loaded, aborted, err)
+		}
+		s.Release()
+		fs = before
+	}
+}

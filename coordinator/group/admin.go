@@ -94,6 +94,7 @@ func (s *Shard) DeleteGroup(now time.Time, t runtime.Ticket, id string) runtime.
 }
 
 func (s *Shard) deleteGroup(st *step, t runtime.Ticket, id string) {
+	st.Divisible = true // the group itself comes last
 	resp := kmsg.NewDeleteGroupsResponseGroup()
 	resp.Group = id
 	g, cg := s.classic[id], s.consumer[id]

@@ -98,6 +98,9 @@ func (w *world) apply(r runtime.Result) {
 		}
 		w.replies[w.tickets] = r.Refused
 	}
+	if size := recordsSize(r.Records); w.cfg.MaxRecordBytes > 0 && size > w.cfg.MaxRecordBytes && !r.Divisible {
+		w.t.Fatalf("%d bytes of records in one append", size)
+	}
 	for _, rec := range r.Records {
 		if !r.SkipReplay {
 			if err := w.s.Replay(int64(len(w.log)), r.Producer, rec); err != nil {
@@ -163,6 +166,14 @@ func (w *world) fired(r runtime.Result) {
 		r = runtime.Result{Timers: r.Timers}
 	}
 	w.apply(r)
+}
+
+func recordsSize(records []runtime.Record) int {
+	n := 0
+	for _, r := range records {
+		n += len(r.Key) + len(r.Value)
+	}
+	return n
 }
 
 // advance lets time pass, firing timers in order.
@@ -274,12 +285,16 @@ func (w *world) leave(memberID string) error {
 
 // commit commits one offset of topic t, partition 0.
 func (w *world) commit(memberID string, generation int32, off int64) error {
+	t := w.ticket()
+	w.apply(w.s.OffsetCommit(w.now, t, commitRequest(memberID, generation, 0, off)))
+	return kerr.ErrorForCode(w.replies[t].(*kmsg.OffsetCommitResponse).Topics[0].Partitions[0].ErrorCode)
+}
+
+func commitRequest(memberID string, generation, partition int32, off int64) *kmsg.OffsetCommitRequest {
 	r := kmsg.NewPtrOffsetCommitRequest()
 	r.Version, r.Group, r.MemberID, r.Generation = 9, "g", memberID, generation
-	r.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Offset: off, LeaderEpoch: -1}}}}
-	t := w.ticket()
-	w.apply(w.s.OffsetCommit(w.now, t, r))
-	return kerr.ErrorForCode(w.replies[t].(*kmsg.OffsetCommitResponse).Topics[0].Partitions[0].ErrorCode)
+	r.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Partition: partition, Offset: off, LeaderEpoch: -1}}}}
+	return r
 }
 
 func (w *world) fetch(requireStable bool) (int64, error) {
@@ -458,5 +473,28 @@ func TestOffsetsExpireWithTheirGroup(t *testing.T) {
 	w.load()
 	if len(w.s.classic) != 0 || len(w.s.offsets) != 0 {
 		t.Fatalf("left: %v %v", w.s.classic, w.s.offsets)
+	}
+}
+
+// TestManyOffsetsGoTogether: what expires, goes with a topic or with a group is as
+// much as there is, and more than one append takes.
+func TestManyOffsetsGoTogether(t *testing.T) {
+	for what, forget := range map[string]func(w *world){
+		"expiry": func(w *world) { w.advance(8 * 24 * time.Hour) },
+		"topic":  func(w *world) { w.apply(w.s.ForgetTopics(w.now, w.ticket(), []string{"t"})) },
+		"group":  func(w *world) { w.apply(w.s.DeleteGroup(w.now, w.ticket(), "g")) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			w.cfg.MaxRecordBytes = 1000
+			for p := range int32(100) {
+				w.apply(w.s.OffsetCommit(w.now, w.ticket(), commitRequest("", -1, p, 7)))
+			}
+			forget(w)
+			w.load()
+			if len(w.s.offsets) != 0 {
+				t.Fatalf("%d offsets left", len(w.s.offsets["g"].byPartition))
+			}
+		})
 	}
 }

@@ -466,6 +466,7 @@ func (g *classicGroup) subscriptions() map[string]bool {
 // ForgetTopics drops the offsets of deleted topics.
 func (s *Shard) ForgetTopics(_ time.Time, t runtime.Ticket, topics []string) runtime.Result {
 	st := refusable(time.Time{})
+	st.Divisible = true
 	for group, g := range s.offsets {
 		for _, tp := range sortedPartitions(g.byPartition) {
 			if slices.Contains(topics, tp.topic) {
@@ -480,6 +481,7 @@ func (s *Shard) ForgetTopics(_ time.Time, t runtime.Ticket, topics []string) run
 // expireOffsets drops what nobody used for offsets.retention.minutes
 // (KIP-211) and groups that have nothing left.
 func (s *Shard) expireOffsets(st *step) {
+	st.Divisible = true
 	st.setTimer(timerKey(timerOffsets, "", ""), s.cfg.OffsetsCheckInterval)
 	now := st.now.UnixMilli()
 	retention := s.cfg.OffsetsRetention.Milliseconds()

@@ -278,7 +278,7 @@ func (l *loop[S]) apply(r Result, from Ticket) error {
 		return nil
 	}
 	size := recordsSize(r.Records)
-	if size > l.o.MaxBatchBytes {
+	if size > l.o.MaxBatchBytes && !r.Divisible {
 		if r.SkipReplay {
 			return fmt.Errorf("%d bytes of records in one request: %w", size, kerr.MessageTooLarge)
 		}
@@ -292,7 +292,7 @@ func (l *loop[S]) apply(r Result, from Ticket) error {
 			return nil
 		}
 	}
-	if err := l.write(r, size); err != nil {
+	if err := l.writeParts(r, size); err != nil {
 		return err
 	}
 	for _, reply := range r.Replies {
@@ -320,6 +320,26 @@ func (l *loop[S]) answer(from Ticket, err error) {
 		delete(l.waiting, from)
 		to <- outcome{err: err}
 	}
+}
+
+// writeParts writes a result whose records may be more than one append takes:
+// then so many at a time as it does.
+func (l *loop[S]) writeParts(r Result, size int) error {
+	records := r.Records
+	for size > l.o.MaxBatchBytes {
+		n, part := 0, 0
+		for n < len(records) && (n == 0 || part+records[n].size() <= l.o.MaxBatchBytes) {
+			part += records[n].size()
+			n++
+		}
+		r.Records = records[:n]
+		if err := l.write(r, part); err != nil {
+			return err
+		}
+		records, size = records[n:], size-part
+	}
+	r.Records = records
+	return l.write(r, size)
 }
 
 // write replays a result's records and puts them into the pending batch,
@@ -425,10 +445,12 @@ func (l *loop[S]) release() {
 func recordsSize(records []Record) int {
 	n := 0
 	for _, r := range records {
-		n += len(r.Key) + len(r.Value)
+		n += r.size()
 	}
 	return n
 }
+
+func (r Record) size() int { return len(r.Key) + len(r.Value) }
 
 func sameProducer(a, b *Producer) bool {
 	if a == nil || b == nil {

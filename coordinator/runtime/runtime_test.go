@@ -490,6 +490,37 @@ func TestTooLargeIsRefusedAlone(t *testing.T) {
 	})
 }
 
+// What is good in parts (expired offsets, those of deleted topics) is as much as
+// there is, and one append does not take that.
+func TestDivisibleIsWrittenInParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog(true)
+		r := newRuntime(t, newRegister)
+		defer r.Close()
+		r.Elected(0, 1, log)
+		synctest.Wait()
+		const records = 95
+		many := func(_ *register, _ time.Time, t Ticket) Result {
+			res := Result{Divisible: true, Replies: []Reply{{Ticket: t, Response: "done"}}}
+			for i := range records {
+				res.Records = append(res.Records, Record{[]byte(strconv.Itoa(i)), make([]byte, 98)})
+			}
+			return res
+		}
+		count := func(s *register, _ time.Time, t Ticket) Result {
+			return Result{Replies: []Reply{{Ticket: t, Response: len(s.values)}}}
+		}
+		wantAnswer(t, goCall(r, 0, many), "done")
+		wantAnswer(t, goCall(r, 0, count), records)
+		if log.appends < records*98/1000 || log.end != records {
+			t.Fatalf("%d appends of %d records in all", log.appends, log.end)
+		}
+		r.Elected(0, 2, log)
+		synctest.Wait()
+		wantAnswer(t, goCall(r, 0, count), records)
+	})
+}
+
 func TestLoadReplaysMarkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newMemLog(true)

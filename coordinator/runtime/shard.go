@@ -45,7 +45,7 @@ type Timer struct {
 
 // Result is what a handler wants to happen.
 type Result struct {
-	// Records are appended atomically, in this order.
+	// Records are appended in this order and, unless they are Divisible, atomically.
 	Records []Record
 	// SkipReplay keeps Records from being replayed here: the handler has
 	// changed the state already. They must describe just that state, for it is
@@ -58,6 +58,9 @@ type Result struct {
 	// Refused answers the handler's caller at once, without waiting for what was
 	// written before, and is all that happens but for the timers.
 	Refused error
+	// Divisible tells that each of Records is good without the others: those
+	// that one append does not take are written in several.
+	Divisible bool
 	// Producer is set if Records belong to its transaction.
 	Producer *Producer
 	// Marker is written instead of Records.

@@ -27,9 +27,9 @@ type operator struct {
 	cl *kgo.Client
 }
 
-func newOperator(t *testing.T, n *Node) *operator {
+func newOperator(t *testing.T, n *Node, opts ...kgo.Opt) *operator {
 	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(n.Addr("")), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(n.Addr("")), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))...)
 	if err != nil {
 		t.Fatal(err)
 	}

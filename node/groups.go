@@ -3,6 +3,8 @@ package node
 import (
 	"crypto/rand"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,10 +90,10 @@ func leads[S runtime.Shard](r *runtime.Runtime[S], topic string) func(replicatio
 // forgetDeleted drops the offsets of topics that were deleted, as their ids
 // will never come back and a topic of the same name is another one.
 func (n *Node) forgetDeleted(delta *metadata.Delta, _ *metadata.Image) {
-	var gone []string
+	gone := make(map[string]metadata.ID)
 	for _, t := range delta.Topics {
 		if t.New == nil {
-			gone = append(gone, t.Old.Name)
+			gone[t.Old.Name] = t.Old.ID
 		}
 	}
 	if len(gone) == 0 {
@@ -104,7 +106,7 @@ func (n *Node) forgetDeleted(delta *metadata.Delta, _ *metadata.Image) {
 				return s.ForgetTopics(now, t, gone)
 			})
 			if err != nil && n.ctx.Err() == nil {
-				n.log.Warn().Err(err).Int32("partition", p).Strs("topics", gone).
+				n.log.Warn().Err(err).Int32("partition", p).Strs("topics", slices.Sorted(maps.Keys(gone))).
 					Msg("offsets of deleted topics stay until they expire")
 			}
 		}

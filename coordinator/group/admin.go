@@ -105,7 +105,7 @@ func (s *Shard) deleteGroup(st *step, t runtime.Ticket, id string) {
 		resp.ErrorCode = kerr.NonEmptyGroup.Code
 	default:
 		if offsets := s.offsets[id]; offsets != nil {
-			for _, tp := range sortedPartitions(offsets.byPartition) {
+			for _, tp := range offsets.partitions() {
 				st.Records = append(st.Records, offsetTombstone(id, tp))
 			}
 		}

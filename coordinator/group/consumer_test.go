@@ -17,6 +17,10 @@ import (
 // testTopics makes an image with topics of the given numbers of partitions;
 // a topic's id is its name.
 func testTopics(t interface{ Fatal(...any) }, revision int64, topics map[string]int) *metadata.Image {
+	return identifiedTopics(t, revision, topics, testID)
+}
+
+func identifiedTopics(t interface{ Fatal(...any) }, revision int64, topics map[string]int, idOf func(name string) metadata.ID) *metadata.Image {
 	kvs := []metadata.KV{}
 	put := func(key string, value map[string]any) {
 		value["v"] = 1
@@ -27,7 +31,7 @@ func testTopics(t interface{ Fatal(...any) }, revision int64, topics map[string]
 		kvs = append(kvs, metadata.KV{Key: key, Value: b, CreateRevision: 1, ModRevision: revision})
 	}
 	for name, n := range topics {
-		id := metadata.FormatID(testID(name))
+		id := metadata.FormatID(idOf(name))
 		for p := range n {
 			put(fmt.Sprintf("parts/%s/%d", id, p), map[string]any{"leader": 1, "replicas": []int{1}, "isr": []int{1}})
 		}
@@ -38,6 +42,11 @@ func testTopics(t interface{ Fatal(...any) }, revision int64, topics map[string]
 		t.Fatal(err)
 	}
 	return img
+}
+
+// namedTopic makes an image with one topic that has an id of its own.
+func namedTopic(t interface{ Fatal(...any) }, name string, id byte) *metadata.Image {
+	return identifiedTopics(t, int64(id), map[string]int{name: 1}, func(string) metadata.ID { return metadata.ID{id} })
 }
 
 func testID(name string) metadata.ID {

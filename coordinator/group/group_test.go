@@ -481,7 +481,7 @@ func TestOffsetsExpireWithTheirGroup(t *testing.T) {
 func TestManyOffsetsGoTogether(t *testing.T) {
 	for what, forget := range map[string]func(w *world){
 		"expiry": func(w *world) { w.advance(8 * 24 * time.Hour) },
-		"topic":  func(w *world) { w.apply(w.s.ForgetTopics(w.now, w.ticket(), []string{"t"})) },
+		"topic":  func(w *world) { w.forget("t", metadata.ID{}) },
 		"group":  func(w *world) { w.apply(w.s.DeleteGroup(w.now, w.ticket(), "g")) },
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -497,4 +497,94 @@ func TestManyOffsetsGoTogether(t *testing.T) {
 			}
 		})
 	}
+}
+
+func txnCommitOf(offset int64) *kmsg.TxnOffsetCommitRequest {
+	r := kmsg.NewPtrTxnOffsetCommitRequest()
+	r.Version, r.Group, r.ProducerID, r.ProducerEpoch = 3, "g", 9, 2
+	r.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{{Offset: offset, LeaderEpoch: -1}}}}
+	return r
+}
+
+// TestOffsetsOfAFormerTopic: a topic that was deleted and made anew is another one,
+// though it has the same name. A consumer that went on where it was in the former
+// would miss records.
+func TestOffsetsOfAFormerTopic(t *testing.T) {
+	former, latter := namedTopic(t, "t", 1), namedTopic(t, "t", 2)
+	commits := map[string]func(w *world, offset int64){
+		"plain": func(w *world, offset int64) {
+			r := commitRequest("", -1, 0, offset)
+			r.Topics[0].TopicID = w.img.Topic("t").ID
+			w.apply(w.s.OffsetCommit(w.now, w.ticket(), r))
+		},
+		"transactional": func(w *world, offset int64) {
+			w.apply(w.s.TxnOffsetCommit(w.now, w.ticket(), txnCommitOf(offset)))
+			w.apply(w.s.EndTransaction(w.now, w.ticket(), runtime.Marker{Producer: runtime.Producer{ID: 9, Epoch: 2}, Commit: true}))
+		},
+	}
+	for how, commit := range commits {
+		t.Run(how, func(t *testing.T) {
+			w := newWorld(t)
+			w.img = former
+			commit(w, 7)
+			if off, err := w.fetch(false); off != 7 || err != nil {
+				t.Fatalf("%d, %v", off, err)
+			}
+			w.img = latter // nobody told this coordinator: it was not there yet
+			w.load()
+			if off, err := w.fetch(false); off != -1 || err != nil {
+				t.Fatalf("offset %d of the former topic, %v", off, err)
+			}
+			if all := w.fetchAll(); len(all) != 0 {
+				t.Fatalf("offsets of the former topic: %+v", all)
+			}
+			commit(w, 3)
+			w.forget("t", former.Topic("t").ID) // it learns of the deletion late
+			for range 2 {
+				if off, err := w.fetch(false); off != 3 || err != nil {
+					t.Fatalf("after the late deletion: %d, %v", off, err)
+				}
+				w.load()
+			}
+		})
+	}
+}
+
+// TestDeletedInATransaction: what an open transaction holds goes with its topic or
+// its group, and does not come back when the transaction is committed.
+func TestDeletedInATransaction(t *testing.T) {
+	for what, forget := range map[string]func(w *world){
+		"topic": func(w *world) { w.forget("t", w.img.Topic("t").ID) },
+		"group": func(w *world) { w.apply(w.s.DeleteGroup(w.now, w.ticket(), "g")) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			w.img = namedTopic(t, "t", 1)
+			w.apply(w.s.TxnOffsetCommit(w.now, w.ticket(), txnCommitOf(5)))
+			forget(w)
+			w.load()
+			if off, err := w.fetch(true); off != -1 || err != nil {
+				t.Fatalf("held offset is still there: %d, %v", off, err)
+			}
+			w.apply(w.s.EndTransaction(w.now, w.ticket(), runtime.Marker{Producer: runtime.Producer{ID: 9, Epoch: 2}, Commit: true}))
+			for range 2 {
+				if off, err := w.fetch(true); off != -1 || err != nil {
+					t.Fatalf("came back: %d, %v", off, err)
+				}
+				w.load()
+			}
+		})
+	}
+}
+
+func (w *world) forget(topic string, id metadata.ID) {
+	w.apply(w.s.ForgetTopics(w.now, w.ticket(), map[string]metadata.ID{topic: id}))
+}
+
+func (w *world) fetchAll() []kmsg.OffsetFetchResponseGroupTopic {
+	r := kmsg.NewOffsetFetchRequestGroup()
+	r.Group = "g"
+	t := w.ticket()
+	w.apply(w.s.OffsetFetch(w.now, t, &r, false))
+	return w.replies[t].(*kmsg.OffsetFetchResponseGroup).Topics
 }

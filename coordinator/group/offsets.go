@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/gregor-broker/gregor/coordinator/group/assignor"
 	"github.com/gregor-broker/gregor/coordinator/runtime"
+	"github.com/gregor-broker/gregor/metadata"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -97,7 +99,25 @@ func (s *Shard) forgetOffset(group string, tp topicPartition) {
 		return
 	}
 	delete(g.byPartition, tp)
+	if g.unstable[tp] > 0 {
+		s.unholdOffset(group, tp)
+		delete(g.unstable, tp)
+	}
 	s.maybeForgetOffsets(group, g)
+}
+
+// unholdOffset takes from open transactions what they hold for a partition: what was
+// deleted does not come back when they are committed.
+func (s *Shard) unholdOffset(group string, tp topicPartition) {
+	for producerID, groups := range s.open {
+		delete(groups[group], tp)
+		if len(groups[group]) == 0 {
+			delete(groups, group)
+		}
+		if len(groups) == 0 {
+			delete(s.open, producerID)
+		}
+	}
 }
 
 func (s *Shard) maybeForgetOffsets(group string, g *groupOffsets) {
@@ -248,10 +268,11 @@ func (s *Shard) TxnOffsetCommit(now time.Time, t runtime.Ticket, req *kmsg.TxnOf
 	for _, topic := range req.Topics {
 		rt := kmsg.NewTxnOffsetCommitResponseTopic()
 		rt.Topic = topic.Topic
+		id := s.topicID(topic.Topic)
 		for _, p := range topic.Partitions {
 			rp := kmsg.NewTxnOffsetCommitResponseTopicPartition()
 			rp.Partition = p.Partition
-			o := offset{offset: p.Offset, leaderEpoch: p.LeaderEpoch, commitTimestamp: now.UnixMilli(), expireTimestamp: -1}
+			o := offset{offset: p.Offset, leaderEpoch: p.LeaderEpoch, commitTimestamp: now.UnixMilli(), expireTimestamp: -1, topicID: id}
 			rp.ErrorCode = code(s.commit(st, req.Group, topicPartition{topic.Topic, p.Partition}, o, p.Metadata, groupErr))
 			rt.Partitions = append(rt.Partitions, rp)
 		}
@@ -291,11 +312,7 @@ func (s *Shard) admitConsumerTxn(g *consumerGroup, req *kmsg.TxnOffsetCommitRequ
 			if err != nil || stale == nil {
 				break
 			}
-			var id assignor.TopicID
-			if known := s.image().Topic(t.Topic); known != nil {
-				id = known.ID
-			}
-			err = stale(topicIDPartition{id, p.Partition})
+			err = stale(topicIDPartition{s.topicID(t.Topic), p.Partition})
 		}
 	}
 	if errors.Is(err, kerr.StaleMemberEpoch) {
@@ -323,20 +340,37 @@ func (s *Shard) OffsetFetch(_ time.Time, t runtime.Ticket, req *kmsg.OffsetFetch
 	}
 	g := s.offsets[req.Group]
 	if req.Topics == nil {
-		resp.Topics = allOffsets(g, requireStable)
+		resp.Topics = s.allOffsets(g, requireStable)
 	}
 	for _, topic := range req.Topics {
+		id := s.topicID(topic.Topic)
 		rt := kmsg.NewOffsetFetchResponseGroupTopic()
 		rt.Topic, rt.TopicID = topic.Topic, topic.TopicID
 		for _, p := range topic.Partitions {
-			rt.Partitions = append(rt.Partitions, fetchOffset(g, topicPartition{topic.Topic, p}, requireStable))
+			rt.Partitions = append(rt.Partitions, fetchOffset(g, topicPartition{topic.Topic, p}, id, requireStable))
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
 	return runtime.Result{Replies: []runtime.Reply{{Ticket: t, Response: &resp}}}
 }
 
-func fetchOffset(g *groupOffsets, tp topicPartition, requireStable bool) kmsg.OffsetFetchResponseGroupTopicPartition {
+// topicID is the id that a topic has now, zero if there is none of that name.
+func (s *Shard) topicID(name string) assignor.TopicID {
+	if t := s.image().Topic(name); t != nil {
+		return t.ID
+	}
+	return assignor.TopicID{}
+}
+
+// isOf tells whether the offset is one of the topic that has this id: not if it was
+// committed for another of the same name. Who wrote the record, or deleted the
+// topic, may not have known an id: that is none.
+func (o offset) isOf(id assignor.TopicID) bool {
+	var none assignor.TopicID
+	return o.topicID == id || o.topicID == none || id == none
+}
+
+func fetchOffset(g *groupOffsets, tp topicPartition, id assignor.TopicID, requireStable bool) kmsg.OffsetFetchResponseGroupTopicPartition {
 	p := kmsg.NewOffsetFetchResponseGroupTopicPartition()
 	p.Partition = tp.partition
 	p.Offset, p.LeaderEpoch = -1, -1
@@ -349,18 +383,22 @@ func fetchOffset(g *groupOffsets, tp topicPartition, requireStable bool) kmsg.Of
 		p.ErrorCode = kerr.UnstableOffsetCommit.Code
 		return p
 	}
-	if o, ok := g.byPartition[tp]; ok {
+	if o, ok := g.byPartition[tp]; ok && o.isOf(id) {
 		p.Offset, p.LeaderEpoch, metadata = o.offset, o.leaderEpoch, o.metadata
 	}
 	return p
 }
 
-func allOffsets(g *groupOffsets, requireStable bool) []kmsg.OffsetFetchResponseGroupTopic {
+func (s *Shard) allOffsets(g *groupOffsets, requireStable bool) []kmsg.OffsetFetchResponseGroupTopic {
 	topics := []kmsg.OffsetFetchResponseGroupTopic{}
 	if g == nil {
 		return topics
 	}
 	for _, tp := range sortedPartitions(g.byPartition) {
+		id := s.topicID(tp.topic)
+		if !g.byPartition[tp].isOf(id) {
+			continue
+		}
 		if n := len(topics); n == 0 || topics[n-1].Topic != tp.topic {
 			rt := kmsg.NewOffsetFetchResponseGroupTopic()
 			rt.Topic = tp.topic
@@ -368,16 +406,22 @@ func allOffsets(g *groupOffsets, requireStable bool) []kmsg.OffsetFetchResponseG
 			topics = append(topics, rt)
 		}
 		last := &topics[len(topics)-1]
-		last.Partitions = append(last.Partitions, fetchOffset(g, tp, requireStable))
+		last.Partitions = append(last.Partitions, fetchOffset(g, tp, id, requireStable))
 	}
 	return topics
 }
 
 func sortedPartitions(m map[topicPartition]offset) []topicPartition {
-	tps := make([]topicPartition, 0, len(m))
-	for tp := range m {
-		tps = append(tps, tp)
-	}
+	return inOrder(slices.Collect(maps.Keys(m)))
+}
+
+// partitions are those with an offset that is committed or held.
+func (g *groupOffsets) partitions() []topicPartition {
+	tps := slices.AppendSeq(slices.Collect(maps.Keys(g.byPartition)), maps.Keys(g.unstable))
+	return slices.Compact(inOrder(tps))
+}
+
+func inOrder(tps []topicPartition) []topicPartition {
 	slices.SortFunc(tps, func(a, b topicPartition) int {
 		return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.partition, b.partition))
 	})
@@ -463,19 +507,38 @@ func (g *classicGroup) subscriptions() map[string]bool {
 	return topics
 }
 
-// ForgetTopics drops the offsets of deleted topics.
-func (s *Shard) ForgetTopics(_ time.Time, t runtime.Ticket, topics []string) runtime.Result {
+// ForgetTopics drops the offsets of deleted topics, which it is told by name, with
+// the id that each had. Offsets of a topic that has the name since stay.
+func (s *Shard) ForgetTopics(_ time.Time, t runtime.Ticket, topics map[string]metadata.ID) runtime.Result {
 	st := refusable(time.Time{})
 	st.Divisible = true
-	for group, g := range s.offsets {
-		for _, tp := range sortedPartitions(g.byPartition) {
-			if slices.Contains(topics, tp.topic) {
+	for _, group := range sortedKeys(s.offsets) {
+		for _, tp := range s.offsets[group].partitions() {
+			if id, gone := topics[tp.topic]; gone && s.areOf(group, tp, id) {
 				st.Records = append(st.Records, offsetTombstone(group, tp))
 			}
 		}
 	}
 	st.reply(t, nil)
 	return st.Result
+}
+
+// areOf tells whether all offsets of a partition, committed or held, are of the
+// topic that has this id.
+func (s *Shard) areOf(group string, tp topicPartition, id metadata.ID) bool {
+	g := s.offsets[group]
+	if o, ok := g.byPartition[tp]; ok && !o.isOf(id) {
+		return false
+	}
+	if g.unstable[tp] == 0 {
+		return true
+	}
+	for _, groups := range s.open {
+		if o, ok := groups[group][tp]; ok && !o.isOf(id) {
+			return false
+		}
+	}
+	return true
 }
 
 // expireOffsets drops what nobody used for offsets.retention.minutes

@@ -1,0 +1,101 @@
+package node
+
+import (
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+
+	"github.com/gregor-broker/gregor/metadata/memstore"
+	"github.com/gregor-broker/gregor/storage/vfs"
+)
+
+// A topic that is deleted takes the offsets with it that groups committed for it: one
+// that is made anew under the same name begins from the start, at once.
+func TestOffsetsGoWithTheirTopic(t *testing.T) {
+	n := startNode(t, Options{Store: memstore.New(), FS: vfs.NewMem()}, "offsets.topic.num.partitions=1")
+	o := newOperator(t, n, kgo.MaxVersions(kversion.V3_9_0())) // topics have names there, no ids
+	o.create("t", 1)
+	o.commitOffset("g", "t", 7)
+	if got := o.committedOffset("g", "t"); got != 7 {
+		t.Fatalf("committed 7, fetched %d", got)
+	}
+
+	o.remove("t")
+	for began := time.Now(); o.committedOffset("g", "t") != -1; time.Sleep(time.Millisecond) {
+		if time.Since(began) > 30*time.Second {
+			t.Fatal("the offset outlives its topic")
+		}
+	}
+
+	// In quick succession the coordinator may hear of it after the next commit.
+	for offset := range int64(20) {
+		o.create("t", 1)
+		if got := o.committedOffset("g", "t"); got != -1 {
+			t.Fatalf("a new topic begins at offset %d of the former", got)
+		}
+		o.commitOffset("g", "t", offset)
+		if got := o.committedOffset("g", "t"); got != offset {
+			t.Fatalf("committed %d, fetched %d", offset, got)
+		}
+		o.remove("t")
+	}
+}
+
+func (o *operator) remove(topic string) {
+	o.t.Helper()
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	req.TopicNames = []string{topic}
+	rt := kmsg.NewDeleteTopicsRequestTopic()
+	rt.Topic = &topic
+	req.Topics = append(req.Topics, rt)
+	resp, err := req.RequestWith(o.t.Context(), o.cl)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *operator) commitOffset(group, topic string, offset int64) {
+	o.t.Helper()
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group, req.Generation = group, -1
+	rt := kmsg.NewOffsetCommitRequestTopic()
+	rt.Topic = topic
+	rp := kmsg.NewOffsetCommitRequestTopicPartition()
+	rp.Offset = offset
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	resp, err := req.RequestWith(o.t.Context(), o.cl)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	if err := kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *operator) committedOffset(group, topic string) int64 {
+	o.t.Helper()
+	req := kmsg.NewPtrOffsetFetchRequest()
+	g := kmsg.NewOffsetFetchRequestGroup()
+	g.Group = group
+	gt := kmsg.NewOffsetFetchRequestGroupTopic()
+	gt.Topic, gt.Partitions = topic, []int32{0}
+	g.Topics = append(g.Topics, gt)
+	req.Groups = append(req.Groups, g)
+	resp, err := req.RequestWith(o.t.Context(), o.cl)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	p := resp.Groups[0].Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+		o.t.Fatal(err)
+	}
+	return p.Offset
+}

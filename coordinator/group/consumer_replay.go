@@ -22,6 +22,9 @@ func (s *Shard) replayConsumer(kind int16, r runtime.Record) error {
 	}
 	g := s.consumer[key[0]]
 	if g == nil {
+		// Its offsets may come first in a log that was compacted: they made a
+		// classic group, which has no record of its own.
+		delete(s.classic, key[0])
 		g = newConsumerGroup(key[0])
 		s.consumer[key[0]] = g
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gregor-broker/gregor/coordinator/group/assignor"
+	"github.com/gregor-broker/gregor/coordinator/runtime"
 	"github.com/gregor-broker/gregor/metadata"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -444,4 +445,23 @@ func TestConsumersNeverShareAPartition(t *testing.T) {
 			rt.Fatalf("%d partitions are owned, %d are subscribed to; group %+v", total, want, w.s.consumer["g"])
 		}
 	})
+}
+
+// TestOffsetsBeforeTheirGroup: of a log that was compacted, offsets may come before
+// all that is left of their group. They make no second group of the same name.
+func TestOffsetsBeforeTheirGroup(t *testing.T) {
+	w := newWorld(t)
+	w.img = testTopics(t, 1, map[string]int{"t": 1})
+	w.apply(runtime.Result{Records: []runtime.Record{offsetRecord("g", topicPartition{"t", 0}, offset{offset: 7, expireTimestamp: -1})}})
+	w.apply(runtime.Result{Records: []runtime.Record{consumerGroupRecord("g", 3, 0)}})
+	w.load()
+	ticket := w.ticket()
+	w.apply(w.s.ListGroups(w.now, ticket, nil, nil))
+	groups := w.replies[ticket].([]kmsg.ListGroupsResponseGroup)
+	if len(groups) != 1 || groups[0].GroupType != "consumer" {
+		t.Fatalf("listed: %+v", groups)
+	}
+	if off, err := w.fetch(false); off != 7 || err != nil {
+		t.Fatalf("%d, %v", off, err)
+	}
 }

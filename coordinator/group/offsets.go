@@ -489,15 +489,21 @@ func (s *Shard) subscribed(id string) (func(topic string) bool, error) {
 }
 
 // subscriptions are the topics that the members' metadata names, nil if one
-// cannot be read or the choice of protocol is not made.
+// cannot be read or the choice of protocol is not made. All versions begin as
+// version 0 does, which has the topics; what follows is not looked at, because
+// there are clients that claim a later version and leave it out.
 func (g *classicGroup) subscriptions() map[string]bool {
 	if !g.hasProtocol {
 		return nil
 	}
 	topics := make(map[string]bool)
 	for _, m := range g.members {
+		b := m.metadata(g.protocol)
+		if len(b) < 2 {
+			return nil
+		}
 		sub := kmsg.NewConsumerMemberMetadata()
-		if err := sub.ReadFrom(m.metadata(g.protocol)); err != nil {
+		if err := sub.ReadFrom(append([]byte{0, 0}, b[2:]...)); err != nil {
 			return nil
 		}
 		for _, t := range sub.Topics {

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -24,13 +25,14 @@ import (
 //	config assignment-interval=1s ...       also: delay, retention, policy
 //	join|sync|heartbeat|leave member=...    of the classic protocol
 //	beat member= epoch= ...                 ConsumerGroupHeartbeat
-//	commit member= generation= offset= [topic=]; fetch
+//	commit member= generation= offset= [topic=]; fetch; drop [topic=]
 //	describe                                the group as the coordinator sees it
 //	advance 10s                             time passes, timers fire
 //	reload                                  another broker takes over, with nothing but the log
 //
 // Members of the classic protocol that subscribe=t offer what a consumer does,
-// others a word that means nothing; assigns are lines of member and assignment.
+// others a word that means nothing; claims=1 is a subscription that calls
+// itself version 1 and ends where version 0 does; assigns are lines of member and assignment.
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		w := newWorld(t)
@@ -103,6 +105,12 @@ func (s *script) run(d *datadriven.TestData) string {
 		r.Group, r.Topics = "g", []kmsg.OffsetFetchRequestGroupTopic{{Topic: a.topic(), Partitions: []int32{0}}}
 		t := s.open("fetch")
 		s.show(s.s.OffsetFetch(s.now, t, &r, true))
+	case "drop":
+		r := kmsg.NewPtrOffsetDeleteRequest()
+		r.Group = "g"
+		r.Topics = []kmsg.OffsetDeleteRequestTopic{{Topic: a.topic(), Partitions: make([]kmsg.OffsetDeleteRequestTopicPartition, 1)}}
+		t := s.open("drop")
+		s.show(s.s.OffsetDelete(s.now, t, r))
 	case "describe":
 		s.describe()
 	case "advance":
@@ -154,7 +162,13 @@ func (s *script) joinGroup(a args) runtime.Result {
 		for id, ps := range a.assignment("owns") {
 			m.OwnedPartitions = append(m.OwnedPartitions, kmsg.ConsumerMemberMetadataOwnedPartition{Topic: topicOf(id), Partitions: ps})
 		}
-		metadata = m.AppendTo(nil)
+		if a.d.HasArg("claims") {
+			m.Version = 0
+			metadata = binary.BigEndian.AppendUint16(nil, uint16(a.num("claims")))
+			metadata = append(metadata, m.AppendTo(nil)[2:]...)
+		} else {
+			metadata = m.AppendTo(nil)
+		}
 	}
 	offered := a.list("offers")
 	if len(offered) == 0 {
@@ -435,6 +449,11 @@ func (s *script) answer(r any) string {
 		}
 		p := r.Topics[0].Partitions[0]
 		return fmt.Sprintf("%s, offset %d", result(p.ErrorCode, nil), p.Offset)
+	case *kmsg.OffsetDeleteResponse:
+		if r.ErrorCode != 0 {
+			return result(r.ErrorCode, nil)
+		}
+		return result(r.Topics[0].Partitions[0].ErrorCode, nil)
 	case *kmsg.ConsumerGroupHeartbeatResponse:
 		if r.ErrorCode != 0 {
 			return result(r.ErrorCode, r.ErrorMessage)

@@ -1,6 +1,8 @@
 package handler
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -31,9 +33,9 @@ func describeClientQuotas(b *Broker, r *Request) (kmsg.Response, error) {
 			part.Type, part.Name = p.Type, p.Name
 			e.Entity = append(e.Entity, part)
 		}
-		for key, value := range q.Values {
+		for _, key := range quotaKeys(q.Values) {
 			v := kmsg.NewDescribeClientQuotasResponseEntryValue()
-			v.Key, v.Value = key, value
+			v.Key, v.Value = key, q.Values[key]
 			e.Values = append(e.Values, v)
 		}
 		resp.Entries = append(resp.Entries, e)
@@ -98,12 +100,21 @@ func quotaMatches(e metadata.QuotaEntity, components []kmsg.DescribeClientQuotas
 	return !strict || len(parts) == len(components)
 }
 
-// quotaParts are the parts of an entity as requests have them.
+// quotaKeys sorts the keys of quotas as Kafka describes up to three of one
+// entity: its hashes make that order, and there are clients that rely on it.
+func quotaKeys(values map[string]float64) []string {
+	order := []string{metadata.QuotaConsumerBytes, metadata.QuotaMutations, metadata.QuotaRequestPercent, metadata.QuotaProducerBytes}
+	return slices.SortedFunc(maps.Keys(values), func(a, b string) int {
+		return cmp.Compare(slices.Index(order, a), slices.Index(order, b))
+	})
+}
+
+// quotaParts are the parts of an entity as requests have them, in Kafka's order.
 func quotaParts(e metadata.QuotaEntity) (parts []metadata.QuotaPart) {
 	for _, p := range []struct {
 		kind string
 		name metadata.QuotaName
-	}{{metadata.QuotaUser, e.User}, {metadata.QuotaClient, e.Client}, {metadata.QuotaIP, e.IP}} {
+	}{{metadata.QuotaClient, e.Client}, {metadata.QuotaUser, e.User}, {metadata.QuotaIP, e.IP}} {
 		switch {
 		case p.name.Default:
 			parts = append(parts, metadata.QuotaPart{Type: p.kind})

@@ -450,3 +450,26 @@ func TestBrokersOnly(t *testing.T) {
 		}
 	}
 }
+
+// The order in which Kafka 4.3 answers, which clients compare with what they know.
+func TestOrderOfQuotas(t *testing.T) {
+	b := newTestBroker(t)
+	b.play(t, alterQuotas(1, false, quotaOf([]string{"user=u", "client-id=c"}, "producer_byte_rate=1", "request_percentage=2", "consumer_byte_rate=3")))
+	r := kmsg.NewPtrDescribeClientQuotasRequest()
+	r.Version = 1
+	got := answer[*kmsg.DescribeClientQuotasResponse](t, b, r)
+	if len(got.Entries) != 1 {
+		t.Fatalf("%+v", got)
+	}
+	var order []string
+	for _, e := range got.Entries[0].Entity {
+		order = append(order, e.Type)
+	}
+	for _, v := range got.Entries[0].Values {
+		order = append(order, v.Key)
+	}
+	want := []string{"client-id", "user", "consumer_byte_rate", "request_percentage", "producer_byte_rate"}
+	if !slices.Equal(order, want) {
+		t.Errorf("got %q, want %q", order, want)
+	}
+}

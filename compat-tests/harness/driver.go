@@ -29,7 +29,7 @@ import (
 //	subscribe TOPIC
 //	poll MS                       in the order in which they happened: "came MEMBER GENERATION (TOPIC PARTITION)...",
 //	                              "went (TOPIC PARTITION)...", "record TOPIC PARTITION OFFSET EPOCH VALUE"
-//	commitoffsets (TOPIC PARTITION OFFSET)... "member MEMBER GENERATION" that committed
+//	commitoffsets (TOPIC PARTITION OFFSET)... "member MEMBER" that committed
 //	rewind                        to what is committed of the partitions that it has
 //	close                         with a farewell; the client is gone
 //	drop                          without

@@ -117,7 +117,7 @@ class Client:
             raise KafkaException(failed)
 
     def do_commitoffsets(self, lines, *words):
-        lines.append(["member", self.consumer.memberid(), "0"])
+        lines.append(["member", self.consumer.memberid()])
         for p in self.consumer.commit(offsets=offsets(words), asynchronous=False):
             if p.error:
                 raise KafkaException(p.error)

@@ -211,8 +211,7 @@ func (f *driven) poll(m *membership) (map[history.Key][]history.Read, error) {
 	for _, w := range lines {
 		switch w[0] {
 		case "came":
-			generation, _ := strconv.ParseInt(w[2], 10, 32)
-			m.came(w[1], int32(generation), polledKeys(w[3:]))
+			m.came(w[1], m.generation(w[2]), polledKeys(w[3:]))
 		case "went":
 			m.went(polledKeys(w[1:]))
 		case "record":
@@ -223,6 +222,18 @@ func (f *driven) poll(m *membership) (map[history.Key][]history.Read, error) {
 		}
 	}
 	return out, err
+}
+
+// generation is that in which a driver's client says that it was given
+// partitions, 0 where that is not sure: Java's client tells its application of a
+// new generation when it calls back, and commits in it before that; the member
+// epoch of the new protocol goes on meanwhile.
+func (m *membership) generation(word string) int32 {
+	n, err := strconv.ParseInt(word, 10, 32)
+	if err != nil || !m.classic {
+		return 0
+	}
+	return int32(n)
 }
 
 func offsetWords(at map[history.Key]int64) []string {
@@ -343,8 +354,7 @@ func (f *driven) consume(m *membership, commit bool) error {
 	o = f.rec.Begin(op)
 	lines, err := f.do("commitoffsets", offsetWords(at)...)
 	if len(lines) > 0 {
-		generation, _ := strconv.ParseInt(lines[0][2], 10, 32)
-		o.Member, o.Generation = lines[0][1], int32(generation)
+		o.Member = lines[0][1] // in which generation no client tells, see generation
 	}
 	if err != nil {
 		// A client repeats a commit by itself, so what is not ok is unknown.

@@ -112,7 +112,7 @@ public class Driven {
                 poll(Duration.ofMillis(Long.parseLong(a[0])), lines);
                 return;
             case "commitoffsets":
-                lines.add("member\t" + consumer.groupMetadata().memberId() + "\t" + consumer.groupMetadata().generationId());
+                lines.add("member\t" + consumer.groupMetadata().memberId());
                 consumer.commitSync(offsets(a));
                 return;
             case "rewind":

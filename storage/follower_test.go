@@ -92,3 +92,51 @@ func TestShortenedLogIsNoCleanShutdown(t *testing.T) {
 		}
 	}
 }
+
+// TestMissingLogIsNoCleanShutdown: nor is a log whose directory somebody has removed; where it was moved to another log
+// directory, nothing is lost (rule 17).
+func TestMissingLogIsNoCleanShutdown(t *testing.T) {
+	for name, want := range map[string]int64{"nothing": 7, "removed": -1, "removed without records": 7, "moved": 7} {
+		fs := vfs.NewMem()
+		open := func() *Manager {
+			m, err := Open(Options{FS: fs, Dirs: []string{"a", "b"}, NodeID: 1, BrokerEpoch: 7})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}
+		m := open()
+		for n, records := range [][]protocol.Record{three(), nil} { // t-0 in a, t-1 in b
+			l, err := m.CreateLog(TopicPartition{"t", int32(n)}, TopicID{1}, DefaultLogConfig())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if records == nil {
+				continue
+			}
+			b := protocol.AppendBatch(nil, protocol.BatchParams{BaseTimestamp: time.Now().UnixMilli()}, records)
+			if _, err := l.AppendAsLeader(b, AppendOptions{Version: 9}); err != nil {
+				t.Fatal(err)
+			}
+			l.SetHighWatermark(l.LogEndOffset())
+		}
+		if err := m.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		switch name {
+		case "removed":
+			err = fs.Rename("a/t-0", "elsewhere")
+		case "removed without records":
+			err = fs.Rename("b/t-1", "elsewhere")
+		case "moved":
+			err = fs.Rename("a/t-0", "b/t-0")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := open(); m.PreviousBrokerEpoch() != want {
+			t.Errorf("%s: previous epoch %d", name, m.PreviousBrokerEpoch())
+		}
+	}
+}

@@ -68,11 +68,25 @@ func Open(opts Options) (*Manager, error) {
 		m.unlock()
 		return nil, errors.Join(errs...)
 	}
+	m.noteMissing()
 	if opts.BrokerEpoch == 0 {
 		// A stop before this process is granted an epoch proves what the stop before it proved.
 		m.brokerEpoch.Store(max(m.PreviousBrokerEpoch(), 0))
 	}
 	return m, nil
+}
+
+// noteMissing looks for logs that were there when the broker stopped and are not any more, which have become as short as a
+// log can be. One that was moved to another directory is there.
+func (m *Manager) noteMissing() {
+	for _, d := range m.dirs {
+		for tp, hw := range d.written[highWatermarkFile] {
+			if hw > 0 && m.logs[tp] == nil {
+				m.opts.Log.Warn().Str("dir", d.path).Stringer("log", tp).Int64("high_watermark", hw).Msg("a log is missing")
+				m.shortened.Store(true)
+			}
+		}
+	}
 }
 
 // fatalError is one that must keep the broker from starting, whatever the other directories hold.
@@ -192,8 +206,8 @@ func parallel(n int, logs []*Log, f func(*Log) error) error {
 func (m *Manager) SetBrokerEpoch(epoch int64) { m.brokerEpoch.Store(epoch) }
 
 // PreviousBrokerEpoch is the epoch in the clean-shutdown markers found by Open, or -1 if any directory was not shut down
-// cleanly, one that was is not among the usable ones any more, or any log ends below its last known high watermark, marker
-// or not: a replica that lost committed records must not be taken for complete.
+// cleanly, one that was is not among the usable ones any more, or any log ends below its last known high watermark or is
+// not there, marker or not: a replica that lost committed records must not be taken for complete.
 func (m *Manager) PreviousBrokerEpoch() int64 {
 	epoch := int64(-1)
 	if m.shortened.Load() {

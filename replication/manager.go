@@ -69,6 +69,9 @@ type Manager struct {
 	// offlineMu serialises what Options.Offline is told; offline is that.
 	offlineMu sync.Mutex
 	offline   metadata.Replicas
+	// unopened is set once a log could not be made though its directory is in order,
+	// as for want of file descriptors.
+	unopened atomic.Bool
 
 	fetchers *fetchers
 	inSync   *inSync // nil without AlterPartition
@@ -381,6 +384,7 @@ func (m *Manager) create(t *metadata.Topic, n int32, cfg config.TopicConfig, isN
 	tp := storage.TopicPartition{Topic: t.Name, Partition: n}
 	log, err := m.openLog(tp, t.ID, logConfig(cfg), isNew)
 	if err != nil {
+		m.unopened.Store(true)
 		m.opts.Log.Error().Err(err).Stringer("partition", tp).Msg("partition is offline")
 	}
 	p := newPartition(&m.env, t.Name, t.ID, n, t.Internal, log, err)
@@ -595,10 +599,10 @@ func (m *Manager) DirFailed(dir string) {
 }
 
 // reportOffline tells which replicas cannot be served, if they are not the ones
-// told last. A log directory stays offline until the process ends; replicas leave
-// it by being deleted or moved away.
+// told last. A log directory, or a replica whose log could not be made, stays
+// offline until the process ends; replicas leave it by being deleted or moved away.
 func (m *Manager) reportOffline() {
-	if m.opts.Offline == nil || !m.anyDirOffline() {
+	if m.opts.Offline == nil || !m.unopened.Load() && !m.anyDirOffline() {
 		return
 	}
 	m.offlineMu.Lock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -493,6 +494,39 @@ func TestDiskFailsWhileATopicIsCreated(t *testing.T) {
 	}
 	if s := w.m.Stats(); s != (Stats{Partitions: 6, Leaders: 6}) {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestLogThatCannotBeMade: for want of file descriptors, say. The replica is told to
+// be offline, so that another one leads.
+func TestLogThatCannotBeMade(t *testing.T) {
+	faulty := vfs.NewFaulty(vfs.NewMem(), nil)
+	logs := disk{fs: faulty, dirs: []string{"/d"}}.open(t)
+	t.Cleanup(func() { closeLogs(t, logs) })
+	var told []metadata.Replicas
+	w := &world{tb: t, img: metadata.Empty(), m: New(Options{
+		Logs: logs, NodeID: 1, Config: config.Defaults(), Now: time.Now, Log: zerolog.Nop(),
+		Offline: func(r metadata.Replicas) { told = append(told, r) },
+	})}
+	first, second := topicT, topicT
+	second.name, second.n = "u", 2
+	w.set(first)
+	faulty.SetRule(func(op vfs.Op) *vfs.Fault {
+		if op.Kind == vfs.OpCreate {
+			return &vfs.Fault{Err: syscall.EMFILE}
+		}
+		return nil
+	})
+	w.set(first, second)
+	faulty.SetRule(nil)
+	want := metadata.Replicas{second.id(): {0}}
+	if len(told) != 1 || !told[0].Equal(want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+	produce(t, w.find("t", 0), 1)
+	w.set(first)
+	if len(told) != 2 || len(told[1]) != 0 {
+		t.Errorf("told %v after it was deleted", told)
 	}
 }
 

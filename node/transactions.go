@@ -30,7 +30,7 @@ func (n *Node) newTransactions(o Options) error {
 	cfg.Count = func(e txn.Event) { n.txnEvents[e].Add(1) }
 	txns, err := runtime.New(runtime.Options[*txn.Shard]{
 		Name:            "transaction",
-		NewShard:        func(int32, func() error) *txn.Shard { return txn.NewShard(cfg) },
+		NewShard:        func(_ int32, writable func() error) *txn.Shard { return txn.NewShard(cfg, writable) },
 		Now:             o.Now,
 		Log:             n.log,
 		MaxBatchBytes:   v.Int("message.max.bytes") / 2,

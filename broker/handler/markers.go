@@ -156,8 +156,9 @@ func (m *Markers) log(j *markerJob) *zerolog.Logger {
 	return &l
 }
 
-// complete tells the coordinator and says whether to try that again. If the
-// shard is gone or loads its log again, it will ask for the markers once more.
+// complete tells the coordinator and says whether to try that again, as while too
+// few replicas of its log are in sync. If the shard is gone or loads its log again,
+// it will ask for the markers once more.
 func (m *Markers) complete(ctx context.Context, j *markerJob) (again bool) {
 	c := txn.Completion{TransactionalID: j.TransactionalID, ProducerID: j.ProducerID, Epoch: j.Epoch, Commit: j.Commit}
 	_, err := m.o.Transactions.Call(ctx, j.partition, func(s *txn.Shard, now time.Time, t runtime.Ticket) runtime.Result {
@@ -166,7 +167,7 @@ func (m *Markers) complete(ctx context.Context, j *markerJob) (again bool) {
 	if err != nil && ctx.Err() == nil {
 		m.log(j).Info().Err(err).Msg("transaction is not completed")
 	}
-	return errors.Is(err, kerr.CoordinatorLoadInProgress)
+	return errors.Is(err, kerr.CoordinatorLoadInProgress) || errors.Is(err, kerr.NotEnoughReplicas)
 }
 
 // writeAll writes the markers of a transaction to partitions and returns those

@@ -14,6 +14,10 @@ import (
 // decision is committed; the markers follow. newID is a fresh producer id, or
 // -1 to be told whether one is needed.
 func (s *Shard) EndTxn(now time.Time, t runtime.Ticket, req *kmsg.EndTxnRequest, newID int64) runtime.Result {
+	return s.wholly(req.TransactionalID, func() runtime.Result { return s.endTxn(now, t, req, newID) })
+}
+
+func (s *Shard) endTxn(now time.Time, t runtime.Ticket, req *kmsg.EndTxnRequest, newID int64) runtime.Result {
 	st := &step{now: now}
 	resp := req.ResponseKind().(*kmsg.EndTxnResponse)
 	var tx *transaction

@@ -18,6 +18,10 @@ import (
 // until that is done. A producer that says which id and epoch it has (v3,
 // KIP-360) wants to go on after an error: it is fenced if another came between.
 func (s *Shard) InitProducerID(now time.Time, t runtime.Ticket, req *kmsg.InitProducerIDRequest, newID int64) runtime.Result {
+	return s.wholly(*req.TransactionalID, func() runtime.Result { return s.initProducerID(now, t, req, newID) })
+}
+
+func (s *Shard) initProducerID(now time.Time, t runtime.Ticket, req *kmsg.InitProducerIDRequest, newID int64) runtime.Result {
 	st := &step{now: now}
 	next, err := s.initProducer(st, req, newID)
 	switch {

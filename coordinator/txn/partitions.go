@@ -30,9 +30,11 @@ type AddPartitions struct {
 // answer waits, as all do, until that is committed: whoever writes to a
 // partition afterwards can rely on the transaction being known.
 func (s *Shard) AddPartitions(now time.Time, t runtime.Ticket, req AddPartitions) runtime.Result {
-	st := &step{now: now}
-	s.addPartitions(st, waiter{t, req, now.Add(req.Patience)}, s.ids[req.TransactionalID])
-	return st.Result
+	return s.wholly(req.TransactionalID, func() runtime.Result {
+		st := &step{now: now}
+		s.addPartitions(st, waiter{t, req, now.Add(req.Patience)}, s.ids[req.TransactionalID])
+		return st.Result
+	})
 }
 
 func (s *Shard) addPartitions(st *step, w waiter, tx *transaction) (added *transaction) {

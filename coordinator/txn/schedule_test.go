@@ -26,14 +26,16 @@ func TestRandomSchedules(t *testing.T) {
 			s.clients = append(s.clients, &client{id: fmt.Sprint("x", i), version: rapid.SampledFrom([]int16{0, V2}).Draw(t, "version"), producer: newProducer})
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"commit": func(t *rapid.T) { s.w.commit(s.w.high + rapid.IntRange(0, len(s.w.log)-s.w.high).Draw(t, "records")) },
-			"load":   func(*rapid.T) { s.w.load() },
-			"time":   func(t *rapid.T) { s.w.advance(time.Duration(rapid.IntRange(0, 50).Draw(t, "seconds")) * time.Second) },
-			"marker": s.marker,
-			"client": s.act,
-			"zombie": s.zombie,
-			"late":   s.late,
-			"":       func(*rapid.T) { s.look() },
+			"commit":           func(t *rapid.T) { s.w.commit(s.w.high + rapid.IntRange(0, len(s.w.log)-s.w.high).Draw(t, "records")) },
+			"load":             func(*rapid.T) { s.w.load() },
+			"time":             func(t *rapid.T) { s.w.advance(time.Duration(rapid.IntRange(0, 50).Draw(t, "seconds")) * time.Second) },
+			"marker":           s.marker,
+			"client":           s.act,
+			"zombie":           s.zombie,
+			"late":             s.late,
+			"too few replicas": func(*rapid.T) { s.w.refused = kerr.NotEnoughReplicas },
+			"enough replicas":  func(*rapid.T) { s.w.refused = nil },
+			"":                 func(*rapid.T) { s.look() },
 		})
 		s.finish()
 	})
@@ -214,6 +216,11 @@ func (s *schedule) startEnd(id string, p producer, version int16, commit bool) r
 // look takes in what clients were answered.
 func (s *schedule) look() {
 	for _, c := range s.clients {
+		for _, waits := range []*runtime.Ticket{&c.waitInit, &c.waitAdd, &c.waitEnd} {
+			if _, refused := s.w.answer(*waits).(error); refused {
+				*waits = 0 // it asks again
+			}
+		}
 		if resp, ok := s.w.answer(c.waitInit).(*kmsg.InitProducerIDResponse); ok {
 			c.waitInit = 0
 			if resp.ErrorCode == 0 {
@@ -282,6 +289,7 @@ func (s *schedule) late(t *rapid.T) {
 
 // finish lets everything come to rest and compares.
 func (s *schedule) finish() {
+	s.w.refused = nil
 	s.w.commit(len(s.w.log))
 	s.look()
 	for range 20 {

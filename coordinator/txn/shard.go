@@ -42,6 +42,9 @@ type Shard struct {
 	// waiting are requests for partitions, by transactional id, that wait for
 	// the transaction before to complete. Each is tried once more then.
 	waiting map[string][]waiter
+	// writable is the error with which records would be refused now because too
+	// few replicas are in sync.
+	writable func() error
 }
 
 type waiter struct {
@@ -50,9 +53,11 @@ type waiter struct {
 	until  time.Time
 }
 
-// NewShard returns a shard without transactions.
-func NewShard(cfg *Config) *Shard {
-	return &Shard{cfg: cfg, ids: make(map[string]*transaction), waiting: make(map[string][]waiter)}
+// NewShard returns a shard without transactions. writable is the error with which
+// its records would be refused now because too few replicas are in sync; see
+// runtime.PartitionLog.
+func NewShard(cfg *Config, writable func() error) *Shard {
+	return &Shard{cfg: cfg, ids: make(map[string]*transaction), waiting: make(map[string][]waiter), writable: writable}
 }
 
 // SendMarkers is the effect of a decision that is committed: markers are to be
@@ -160,10 +165,14 @@ func (s *Shard) Timeout(now time.Time, key string) runtime.Result {
 	st := &step{now: now}
 	switch key {
 	case timerTimeouts:
-		s.abortTimedOut(st)
+		if s.writable() == nil { // else the next time
+			s.abortTimedOut(st)
+		}
 		s.setTimer(st, key, s.cfg.TimeoutInterval)
 	case timerExpiration:
-		s.expire(st)
+		if s.writable() == nil {
+			s.expire(st)
+		}
 		s.setTimer(st, key, s.cfg.ExpirationInterval)
 	default:
 		s.stopWaiting(st, key[len(timerWaiterStart):])
@@ -260,6 +269,10 @@ type Completion struct {
 // another transaction than the one that waits for it, and a second report,
 // change nothing.
 func (s *Shard) Complete(now time.Time, t runtime.Ticket, c Completion) runtime.Result {
+	return s.wholly(c.TransactionalID, func() runtime.Result { return s.complete(now, t, c) })
+}
+
+func (s *Shard) complete(now time.Time, t runtime.Ticket, c Completion) runtime.Result {
 	st := &step{now: now}
 	st.reply(t, nil)
 	tx := s.ids[c.TransactionalID]

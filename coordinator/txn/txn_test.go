@@ -499,11 +499,11 @@ func TestReplayRefusesWhatIsCorrupt(t *testing.T) {
 		"impossible state":  {Key: recordKey("x"), Value: bad.AppendTo(nil)},
 		"version of values": {Key: recordKey("x"), Value: future.AppendTo(nil)},
 	} {
-		if err := NewShard(newWorld(t).cfg).Replay(0, nil, r); err == nil {
+		if err := NewShard(newWorld(t).cfg, nil).Replay(0, nil, r); err == nil {
 			t.Errorf("%s is taken", name)
 		}
 	}
-	s := NewShard(newWorld(t).cfg)
+	s := NewShard(newWorld(t).cfg, nil)
 	if err := s.Replay(0, nil, runtime.Record{Key: []byte{0, 9, 1, 2, 3}, Value: []byte{1}}); err != nil {
 		t.Errorf("a key of a later version is not skipped: %v", err)
 	}

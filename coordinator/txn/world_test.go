@@ -3,6 +3,9 @@ package txn
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +32,10 @@ type world struct {
 	effects []SendMarkers
 	tickets runtime.Ticket
 	nextID  int64
+	// refused is what writes are refused with, nil when enough replicas are in sync;
+	// asked is what the shard was when a handler last asked for it.
+	refused error
+	asked   string
 }
 
 type fataler interface {
@@ -61,7 +68,7 @@ func (w *world) load() {
 	}
 	w.parked = nil
 	w.timers = make(map[string]time.Time)
-	w.s = NewShard(w.cfg)
+	w.s = NewShard(w.cfg, w.writable)
 	for i, r := range w.log {
 		if err := w.s.Replay(int64(i), nil, r); err != nil {
 			w.t.Fatalf("%v", err)
@@ -70,8 +77,33 @@ func (w *world) load() {
 	w.apply(w.s.Loaded(w.now))
 }
 
+func (w *world) writable() error {
+	if w.refused != nil {
+		w.asked = w.dump()
+	}
+	return w.refused
+}
+
+// dump is all that the shard knows.
+func (w *world) dump() string {
+	var b strings.Builder
+	for _, id := range slices.Sorted(maps.Keys(w.s.ids)) {
+		fmt.Fprintf(&b, "%+v\n", *w.s.ids[id])
+	}
+	return fmt.Sprintf("%s%+v", b.String(), w.s.waiting)
+}
+
 func (w *world) apply(r runtime.Result) {
 	w.t.Helper()
+	if w.refused != nil && len(r.Records) > 0 {
+		w.t.Fatalf("%d records that cannot be written", len(r.Records))
+	}
+	if r.Refused != nil {
+		if now := w.dump(); now != w.asked {
+			w.t.Fatalf("refused, and changed from\n%s\nto\n%s", w.asked, now)
+		}
+		w.replies[w.tickets] = r.Refused
+	}
 	for _, rec := range r.Records {
 		if err := w.s.Replay(int64(len(w.log)), r.Producer, rec); err != nil {
 			w.t.Fatalf("%v", err)

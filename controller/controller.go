@@ -121,6 +121,7 @@ type Controller struct {
 	newest      atomic.Pointer[metadata.Image]
 	brokerEpoch atomic.Int64
 	isolated    atomic.Bool
+	unclean     atomic.Int64
 	subscribers []Subscriber
 
 	// wake holds a token when the decision loop may have something to do.

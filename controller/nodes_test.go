@@ -214,6 +214,13 @@ func TestUncleanLeaderIsTheLongest(t *testing.T) {
 				eventually(t, w.nodes[1], "the longest log", func(img *metadata.Image) bool {
 					return img.Topic("t").Partitions[0].Leader == 3
 				})
+				elections := int64(0)
+				for _, n := range w.nodes {
+					elections += n.UncleanElections()
+				}
+				if elections != 1 {
+					t.Errorf("%d unclean elections", elections)
+				}
 			})
 		})
 	}

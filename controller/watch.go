@@ -99,6 +99,7 @@ func (c *Controller) apply(img *metadata.Image) {
 		for _, s := range c.subscribers {
 			s(delta, img)
 		}
+		c.noteUnclean(delta, img)
 	}
 	if b := img.Broker(c.opts.NodeID); b != nil && b.Incarnation == c.opts.Incarnation {
 		if img.Standing(b.ID, b.Incarnation) >= metadata.Fenced {
@@ -120,3 +121,29 @@ func (c *Controller) apply(img *metadata.Image) {
 	c.mu.Unlock()
 	c.signal()
 }
+
+// noteUnclean logs and counts, on the node that is controller, the elections of
+// leaders that may lack records which were acknowledged.
+func (c *Controller) noteUnclean(delta *metadata.Delta, img *metadata.Image) {
+	if img.ControllerID() != c.opts.NodeID {
+		return
+	}
+	for _, d := range delta.Topics {
+		if d.New == nil || d.Old == nil {
+			continue
+		}
+		for _, n := range d.Partitions {
+			p := d.New.Partitions[n]
+			if !p.Recovering || int(n) >= len(d.Old.Partitions) || d.Old.Partitions[n].LeaderEpoch == p.LeaderEpoch {
+				continue
+			}
+			c.unclean.Add(1)
+			c.log.Warn().Str("topic", d.New.Name).Int32("partition", n).Int32("leader", p.Leader).Int32("leader_epoch", p.LeaderEpoch).
+				Msg("elected a leader that may lack acknowledged records")
+		}
+	}
+}
+
+// UncleanElections is how many leaders this node, as controller, has seen elected
+// that may lack records which were acknowledged.
+func (c *Controller) UncleanElections() int64 { return c.unclean.Load() }

@@ -38,6 +38,7 @@ type clusterCollector struct {
 	throttles  func() (asLeader, asFollower replication.ThrottleStats) // nil without partitions
 	cleaner    func() storage.CleanerStats
 	now        func() time.Time
+	unclean    func() int64
 }
 
 func gaugeDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -57,6 +58,8 @@ func (c *clusterCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge("cluster_topics", "Topics in the cluster.", float64(img.TopicCount()))
 	gauge("cluster_brokers", "Brokers registered in the cluster.", float64(len(img.Brokers())))
 	gauge("metadata_revision", "Revision of the metadata applied last.", float64(img.Revision))
+	ch <- prometheus.MustNewConstMetric(gaugeDesc("unclean_elections_total", "Leaders elected while this node was the controller that may lack acknowledged records."),
+		prometheus.CounterValue, float64(c.unclean()))
 
 	s := c.partitions()
 	gauge("partitions", "Partitions with a replica on this broker.", float64(s.Partitions))

@@ -377,7 +377,7 @@ func (n *Node) listenHTTP(ctx context.Context, o Options, server *broker.Metrics
 	}
 	cluster := &clusterCollector{
 		image: n.controller.Image, partitions: n.partitionStats, dirs: n.logs.Dirs,
-		cleaner: n.logs.CleanerStats, now: o.Now,
+		cleaner: n.logs.CleanerStats, now: o.Now, unclean: n.controller.UncleanElections,
 	}
 	parts := []prometheus.Collector{server, cluster}
 	if n.quorum.broker {

@@ -40,6 +40,11 @@ import (
 //     beyond the log
 //   - leader completeness: whoever leads has every committed record
 //   - candidate completeness: so has every member of ISR and ELR that runs
+//   - quorum superset: whom the controller has in sync, the leader of its epoch
+//     waits for
+//   - ISR and ELR are replicas and have no member in common; nobody is only eligible
+//     while enough are in sync, and no fenced broker is in sync once the controller
+//     has looked
 //   - no acknowledged record is lost (P3), and in the end it is on every
 //     replica (P20)
 //
@@ -47,7 +52,7 @@ import (
 // one replica at a time may lose what it did not sync; with flush.messages=1
 // any number may.
 func TestSimulation(t *testing.T) {
-	schedules := 500
+	schedules := 2000
 	if testing.Short() || raceEnabled {
 		schedules = 200
 	}
@@ -73,6 +78,7 @@ func TestSimulationFinds(t *testing.T) {
 		"acknowledged by the leader alone":                   func(s *sim) { s.acks = 1 },
 		"power failures of any number":                       func(s *sim) { s.flush, s.anyLoss = false, true },
 		"an emptied broker that says it was stopped cleanly": func(s *sim) { s.flush, s.forged = false, true },
+		"a proposal that is taken back before its answer":    func(s *sim) { s.hasty = true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(3000) {
@@ -95,6 +101,7 @@ type sim struct {
 	// Rules that TestSimulationFinds breaks.
 	acks            int16
 	anyLoss, forged bool
+	hasty           bool
 
 	now     time.Time
 	kvs     map[string]metadata.KV
@@ -235,6 +242,7 @@ func (s *sim) control() {
 	if s.commit(metadata.NextBrokerChange(s.image())) {
 		sweep()
 	}
+	s.checkFenced()
 }
 
 func (s *sim) part() *metadata.Partition {
@@ -547,6 +555,9 @@ func (s *sim) propose(b *simBroker) {
 	}
 	life, epoch := b.life, s.epoch(b)
 	s.note("broker %d proposes %v", b.id, isrIDs(ch.NewISR))
+	if s.hasty {
+		defer p.rolledBack(ch)
+	}
 	s.send(func() {
 		results, plans := metadata.AlterISR(s.image(), &s.env, metadata.ISRRequest{BrokerID: b.id, BrokerEpoch: epoch, Changes: []metadata.ISRChange{ch}}, false)
 		for _, plan := range plans {
@@ -670,18 +681,47 @@ func (s *sim) check() {
 			b.unclean, b.lossy = false, false
 		}
 	}
+	s.checkSets(part)
 	for _, b := range s.brokers {
 		p := b.partition()
 		if p == nil || !s.granted(b) {
 			continue
 		}
 		snap := p.Snapshot()
+		if snap.IsLeader && snap.LeaderEpoch == part.LeaderEpoch && len(part.ISR) >= s.env.MinInsyncReplicas {
+			for _, id := range part.ISR {
+				if !p.state.isr.InMaximal(id) {
+					s.fail("broker %d leads with %+v in sync, the controller has %v", b.id, p.state.isr, part.ISR)
+				}
+			}
+		}
 		if snap.IsLeader && snap.LeaderEpoch == part.LeaderEpoch && !s.complete[snap.LeaderEpoch] {
 			s.complete[snap.LeaderEpoch] = true
 			s.checkComplete(b, p)
 		}
 		if (slices.Contains(part.ISR, b.id) || slices.Contains(part.ELR, b.id)) && snap.LogEnd < s.top {
 			s.fail("broker %d of ISR %v and ELR %v ends at %d, committed is all below %d", b.id, part.ISR, part.ELR, snap.LogEnd, s.top)
+		}
+	}
+}
+
+// checkSets compares ISR and ELR with each other and with the replicas.
+func (s *sim) checkSets(part *metadata.Partition) {
+	for _, id := range slices.Concat(part.ISR, part.ELR) {
+		if !slices.Contains(part.Replicas, id) || slices.Contains(part.ISR, id) && slices.Contains(part.ELR, id) {
+			s.fail("ISR %v and ELR %v of %v", part.ISR, part.ELR, part.Replicas)
+		}
+	}
+	if len(part.ELR) > 0 && len(part.ISR) >= s.env.MinInsyncReplicas {
+		s.fail("ELR %v with ISR %v", part.ELR, part.ISR)
+	}
+}
+
+// checkFenced looks for fenced brokers in sync after all is swept.
+func (s *sim) checkFenced() {
+	for _, id := range s.part().ISR {
+		if b := s.image().Broker(id); b == nil || b.Fenced {
+			s.fail("broker %d is fenced and in sync", id)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/gregor-broker/gregor/coordinator/group"
 	"github.com/gregor-broker/gregor/coordinator/runtime"
 	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/protocol"
 	"github.com/gregor-broker/gregor/replication"
 )
 
@@ -27,7 +28,7 @@ func groupConfig(v *config.Values) *group.Config {
 		OffsetMetadataMax:     v.Int("offset.metadata.max.bytes"),
 		OffsetsRetention:      time.Duration(v.Int64("offsets.retention.minutes")) * time.Minute,
 		OffsetsCheckInterval:  v.Duration("offsets.retention.check.interval.ms"),
-		MaxRecordBytes:        v.Int("message.max.bytes") / 2,
+		MaxRecordBytes:        max(1, v.Int("message.max.bytes")-protocol.BatchHeaderLen),
 
 		ConsumerMaxSize:               v.Int("group.consumer.max.size"),
 		ConsumerAssignors:             v.List("group.consumer.assignors"),

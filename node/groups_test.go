@@ -45,6 +45,50 @@ func TestOffsetsGoWithTheirTopic(t *testing.T) {
 	}
 }
 
+// What one request writes has to fit into one batch of __consumer_offsets, as in
+// Kafka: no less, and what does not is refused alone.
+func TestLargestCommit(t *testing.T) {
+	n := startNode(t, Options{Store: memstore.New(), FS: vfs.NewMem()}, "offsets.topic.num.partitions=1", "message.max.bytes=20000")
+	o := newOperator(t, n)
+	id := o.create("t", 1000)
+	commit := func(partitions int32) error {
+		t.Helper()
+		req := kmsg.NewPtrOffsetCommitRequest()
+		req.Group, req.Generation = "g", -1
+		rt := kmsg.NewOffsetCommitRequestTopic()
+		rt.Topic, rt.TopicID = "t", id
+		for p := range partitions {
+			rp := kmsg.NewOffsetCommitRequestTopicPartition()
+			rp.Partition = p
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		req.Topics = append(req.Topics, rt)
+		resp, err := req.RequestWith(t.Context(), o.cl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
+	}
+	// One partition takes some 80 bytes.
+	largest := int32(0)
+	for p := int32(1); p <= 1000; p += 5 {
+		err := commit(p)
+		if err == nil {
+			largest = p
+			continue
+		}
+		if err != kerr.InvalidCommitOffsetSize {
+			t.Fatalf("%d partitions: %v", p, err)
+		}
+	}
+	if largest < 20000/100 {
+		t.Fatalf("no more than %d partitions", largest)
+	}
+	if err := commit(1); err != nil {
+		t.Fatalf("after what was too large: %v", err)
+	}
+}
+
 func (o *operator) remove(topic string) {
 	o.t.Helper()
 	req := kmsg.NewPtrDeleteTopicsRequest()

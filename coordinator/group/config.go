@@ -12,7 +12,7 @@ type Config struct {
 	InitialRebalanceDelay time.Duration // group.initial.rebalance.delay.ms
 	MaxSize               int           // group.max.size
 	OffsetMetadataMax     int           // offset.metadata.max.bytes
-	MaxRecordBytes        int           // what one append takes of keys and values; 0: no bound
+	MaxRecordBytes        int           // what one append takes of records; 0: no bound
 	OffsetsRetention      time.Duration // offsets.retention.minutes
 	OffsetsCheckInterval  time.Duration // offsets.retention.check.interval.ms
 

@@ -171,7 +171,7 @@ func (w *world) fired(r runtime.Result) {
 func recordsSize(records []runtime.Record) int {
 	n := 0
 	for _, r := range records {
-		n += len(r.Key) + len(r.Value)
+		n += r.Size()
 	}
 	return n
 }

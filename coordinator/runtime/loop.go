@@ -328,8 +328,8 @@ func (l *loop[S]) writeParts(r Result, size int) error {
 	records := r.Records
 	for size > l.o.MaxBatchBytes {
 		n, part := 0, 0
-		for n < len(records) && (n == 0 || part+records[n].size() <= l.o.MaxBatchBytes) {
-			part += records[n].size()
+		for n < len(records) && (n == 0 || part+records[n].Size() <= l.o.MaxBatchBytes) {
+			part += records[n].Size()
 			n++
 		}
 		r.Records = records[:n]
@@ -445,12 +445,10 @@ func (l *loop[S]) release() {
 func recordsSize(records []Record) int {
 	n := 0
 	for _, r := range records {
-		n += r.size()
+		n += r.Size()
 	}
 	return n
 }
-
-func (r Record) size() int { return len(r.Key) + len(r.Value) }
 
 func sameProducer(a, b *Producer) bool {
 	if a == nil || b == nil {

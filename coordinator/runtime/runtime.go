@@ -21,7 +21,7 @@ type Options[S Shard] struct {
 	// Now is the clock.
 	Now func() time.Time
 	Log zerolog.Logger
-	// MaxBatchBytes bounds the keys and values of one append; what a single
+	// MaxBatchBytes bounds the records of one append ([Record.Size]); what a single
 	// request writes beyond it is refused with MESSAGE_TOO_LARGE.
 	MaxBatchBytes int
 	// LoadBufferBytes is how much of the log one read takes while loading.

@@ -7,6 +7,14 @@ type Record struct {
 	Key, Value []byte
 }
 
+// Size is what the record takes of a batch at most.
+func (r Record) Size() int { return recordOverhead + len(r.Key) + len(r.Value) }
+
+// recordOverhead is what a record takes at most beside its key and value: its
+// attributes, the delta of a timestamp that is the batch's own, that it has no
+// headers, and the varints of its length, its offset, its key and its value.
+const recordOverhead = 1 + 1 + 1 + 4*5
+
 // Producer is the transactional producer on whose behalf records are written
 // (TxnOffsetCommit, KIP-98): they take effect when its transaction commits.
 type Producer struct {

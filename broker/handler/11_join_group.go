@@ -17,7 +17,7 @@ import (
 func joinGroup(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.JoinGroupRequest)
 	client := groupClient(r)
-	resp, err := callGroup[*kmsg.JoinGroupResponse](r.Draining, b, req.Group, func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
+	resp, err := awaitGroup[*kmsg.JoinGroupResponse](r.Draining, b, req.Group, func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
 		return s.JoinGroup(now, t, req, client)
 	})
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 // the leader. v5 checks the protocol that the member believes in (KIP-559).
 func syncGroup(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.SyncGroupRequest)
-	resp, err := callGroup[*kmsg.SyncGroupResponse](r.Draining, b, req.Group, func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
+	resp, err := awaitGroup[*kmsg.SyncGroupResponse](r.Draining, b, req.Group, func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
 		return s.SyncGroup(now, t, req)
 	})
 	if err != nil {

@@ -24,12 +24,14 @@ func listGroups(b *Broker, r *Request) (kmsg.Response, error) {
 		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
 		return resp, nil
 	}
+	ctx, cancel := b.commitTimeout(r.Ctx)
+	defer cancel()
 	for _, p := range slices.Sorted(maps.Keys(b.Groups.Partitions())) {
-		v, err := b.Groups.Call(r.Ctx, p, func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
+		v, err := b.Groups.Call(ctx, p, func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
 			return s.ListGroups(now, t, req.StatesFilter, req.TypesFilter)
 		})
 		if err != nil {
-			resp.ErrorCode, resp.Groups = protocol.Code(coordinatorError(err)), nil
+			resp.ErrorCode, resp.Groups = protocol.Code(coordinatorError(notInTime(ctx, err))), nil
 			return resp, nil
 		}
 		groups, _ := v.([]kmsg.ListGroupsResponseGroup)

@@ -46,13 +46,27 @@ func partitionFor(key string, n int32) int32 {
 }
 
 // callGroup runs a handler on the shard of a group and returns what answered
-// its ticket. The error is a *kerr.Error that a client of groups knows.
+// its ticket. The error is a *kerr.Error that a client of groups knows: of what
+// is not committed within offsets.commit.timeout.ms COORDINATOR_NOT_AVAILABLE,
+// though it stays written.
 func callGroup[T any](ctx context.Context, b *Broker, groupID string, h runtime.Handler[*group.Shard]) (T, error) {
+	ctx, cancel := b.commitTimeout(ctx)
+	defer cancel()
+	return awaitGroup[T](ctx, b, groupID, h)
+}
+
+func (b *Broker) commitTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, b.Config.Duration("offsets.commit.timeout.ms"), kerr.RequestTimedOut)
+}
+
+// awaitGroup is callGroup for what waits for other members.
+func awaitGroup[T any](ctx context.Context, b *Broker, groupID string, h runtime.Handler[*group.Shard]) (T, error) {
 	var none T
 	if b.Groups == nil {
 		return none, kerr.CoordinatorNotAvailable
 	}
 	v, err := b.Groups.Call(ctx, b.groupPartition(b.Cluster.Image(), groupID), h)
+	err = notInTime(ctx, err)
 	if errors.Is(err, kerr.MessageTooLarge) {
 		return none, kerr.InvalidCommitOffsetSize
 	}
@@ -64,6 +78,14 @@ func callGroup[T any](ctx context.Context, b *Broker, groupID string, h runtime.
 		return none, fmt.Errorf("handler: a group's shard answered %T, not %T", v, none)
 	}
 	return response, nil
+}
+
+// notInTime tells the end of the time to commit from the end of the broker.
+func notInTime(ctx context.Context, err error) error {
+	if err != nil && errors.Is(err, ctx.Err()) && errors.Is(context.Cause(ctx), kerr.RequestTimedOut) {
+		return kerr.RequestTimedOut
+	}
+	return err
 }
 
 // coordinatorError turns what went wrong with a coordinator's write into what

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,9 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/gregor-broker/gregor/config"
+	"github.com/gregor-broker/gregor/metadata"
 )
 
 // scriptedLeader answers each fetch with what the test says.
@@ -305,5 +309,53 @@ func TestNoCommonPast(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestNumberOfFetchers: partitions of one leader are spread over num.replica.fetchers
+// connections, each on one, and end with the last of their partitions.
+func TestNumberOfFetchers(t *testing.T) {
+	v, _, err := config.Build(config.Source{Name: "test", Lines: []config.Line{{Key: "num.replica.fetchers", Value: "3"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clients []string
+	m := New(Options{
+		Logs: openLogs(t), NodeID: 1, Config: v, Now: time.Now, Log: zerolog.Nop(),
+		Connect: func(leader int32, clientID string) Leader {
+			clients = append(clients, fmt.Sprint(leader, " ", clientID))
+			return &scriptedLeader{asked: make(chan FetchRequest), answers: make(chan func(*FetchResponse) error)}
+		},
+	})
+	t.Cleanup(m.Close)
+	w := &world{tb: t, img: metadata.Empty(), m: m}
+	topic := topicT
+	topic.partitions, topic.replicas = 12, []int32{2, 1}
+	other := testTopic{name: "u", n: 2, partitions: 12, replicas: []int32{3, 1}}
+	w.set(topic, other)
+	slices.Sort(clients)
+	want := []string{"2 broker-1-fetcher-0", "2 broker-1-fetcher-1", "2 broker-1-fetcher-2", "3 broker-1-fetcher-0", "3 broker-1-fetcher-1", "3 broker-1-fetcher-2"}
+	if !slices.Equal(clients, want) {
+		t.Errorf("fetchers %q", clients)
+	}
+	followed := func() (total int) {
+		m.fetchers.mu.Lock()
+		defer m.fetchers.mu.Unlock()
+		for id, f := range m.fetchers.all {
+			f.mu.Lock()
+			total += len(f.parts)
+			if len(f.parts) < 2 {
+				t.Errorf("fetcher %v has %d partitions", id, len(f.parts))
+			}
+			f.mu.Unlock()
+		}
+		return total
+	}
+	if n := followed(); n != 24 {
+		t.Errorf("%d partitions are followed", n)
+	}
+	w.set(topic)
+	if n := followed(); n != 12 || len(m.fetchers.all) != 3 {
+		t.Errorf("%d partitions are followed by %d fetchers", n, len(m.fetchers.all))
 	}
 }

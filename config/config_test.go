@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,19 @@ func TestBuildErrorsNameFileLineAndKey(t *testing.T) {
 		{"max.connections.per.ip=0", "server.properties:1: max.connections.per.ip: max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set."},
 		{"http.address=nonsense", "server.properties:1: http.address: address nonsense: missing port in address"},
 		{"metadata.etcd.endpoints=http://a:2379,b", "server.properties:1: metadata.etcd.endpoints: address b: missing port in address"},
+		{"group.consumer.session.timeout.ms=44000", "server.properties:1: group.consumer.session.timeout.ms: group.consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms"},
+		{"group.consumer.heartbeat.interval.ms=15001", "server.properties:1: group.consumer.heartbeat.interval.ms: group.consumer.heartbeat.interval.ms must be less than or equal to group.consumer.max.heartbeat.interval.ms"},
+		{"group.consumer.min.session.timeout.ms=45001", "server.properties:1: group.consumer.min.session.timeout.ms: group.consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms"},
+		{"group.streams.num.standby.replicas=3", "server.properties:1: group.streams.num.standby.replicas: group.streams.num.standby.replicas must be less than or equal to group.streams.max.standby.replicas"},
+		{"group.consumer.assignors=uniform,sticky", `server.properties:1: group.consumer.assignors: there is no assignor "sticky"; "uniform" and "range" are built in`},
+		{"group.coordinator.rebalance.protocols=consumer", "server.properties:1: group.coordinator.rebalance.protocols: Disabling the 'classic' protocol is not supported."},
+		{"replica.socket.timeout.ms=400", "server.properties:1: replica.socket.timeout.ms: replica.socket.timeout.ms should always be at least replica.fetch.wait.max.ms to prevent unnecessary socket timeouts"},
+		{"replica.lag.time.max.ms=400", "server.properties:1: replica.lag.time.max.ms: replica.fetch.wait.max.ms should always be less than or equal to replica.lag.time.max.ms to prevent frequent changes in ISR"},
+		{"queued.max.request.bytes=1000", "server.properties:1: queued.max.request.bytes: queued.max.request.bytes must be larger or equal to socket.request.max.bytes"},
+		{"connections.max.idle.ms=100", "server.properties:1: connections.max.idle.ms: connection.failed.authentication.delay.ms=100 should always be less than connections.max.idle.ms=100 to prevent failed authentication responses from timing out"},
+		{"log.cleaner.dedupe.buffer.size=1048576", "server.properties:1: log.cleaner.dedupe.buffer.size: log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread."},
+		{"log.cleaner.threads=0", "server.properties:1: log.cleaner.threads: log.cleaner.threads must be at least 1; log.cleaner.enable switches the cleaner off"},
+		{"cordoned.log.dirs=/elsewhere", "server.properties:1: cordoned.log.dirs: All entries in cordoned.log.dirs must be present in log.dirs or log.dir. Missing entries : /elsewhere"},
 		{"listener.name.a.nonsense=1", "server.properties:1: listener.name.a.nonsense: unknown configuration key"},
 		{"advertised.listeners=PLAINTEXT://0.0.0.0:9092", "server.properties:1: advertised.listeners: advertised.listeners cannot use the nonroutable meta-address 0.0.0.0. Use a routable IP address."},
 	} {
@@ -98,6 +112,14 @@ func build(t *testing.T, lines ...string) *Values {
 		t.Fatal(err)
 	}
 	return v
+}
+
+// Kafka's classes may be named too, as before 4.0 they had to be.
+func TestConsumerAssignors(t *testing.T) {
+	v := build(t, "group.consumer.assignors=org.apache.kafka.coordinator.group.assignor.RangeAssignor,uniform,range")
+	if got := v.ConsumerAssignors(); !slices.Equal(got, []string{"range", "uniform"}) {
+		t.Errorf("%q", got)
+	}
 }
 
 func TestPrecedence(t *testing.T) {

@@ -152,6 +152,7 @@ func (v *Values) check() []error {
 		}
 	}
 	v.checkLogs(at)
+	v.checkRelations(at)
 	v.checkAddresses(at)
 	if v.IsSet("inter.broker.listener.name") && v.IsSet("security.inter.broker.protocol") {
 		at("inter.broker.listener.name", "Only one of inter.broker.listener.name and security.inter.broker.protocol should be set.")

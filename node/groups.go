@@ -31,7 +31,7 @@ func groupConfig(v *config.Values) *group.Config {
 		MaxRecordBytes:        max(1, v.Int("message.max.bytes")-protocol.BatchHeaderLen),
 
 		ConsumerMaxSize:               v.Int("group.consumer.max.size"),
-		ConsumerAssignors:             v.List("group.consumer.assignors"),
+		ConsumerAssignors:             v.ConsumerAssignors(),
 		ConsumerSessionTimeout:        v.Duration("group.consumer.session.timeout.ms"),
 		ConsumerHeartbeatInterval:     v.Duration("group.consumer.heartbeat.interval.ms"),
 		ConsumerMinSessionTimeout:     v.Duration("group.consumer.min.session.timeout.ms"),

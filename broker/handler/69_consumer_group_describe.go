@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gregor-broker/gregor/coordinator/group"
@@ -19,6 +20,12 @@ func consumerGroupDescribe(b *Broker, r *Request) (kmsg.Response, error) {
 	resp := req.ResponseKind().(*kmsg.ConsumerGroupDescribeResponse)
 	room := b.room()
 	for _, id := range req.Groups {
+		if !b.consumerProtocol() {
+			g := kmsg.NewConsumerGroupDescribeResponseGroup()
+			g.Group, g.ErrorCode = id, kerr.UnsupportedVersion.Code
+			resp.Groups = append(resp.Groups, g)
+			continue
+		}
 		if room.full(&kmsg.ConsumerGroupDescribeResponse{Version: req.Version, Groups: last(resp.Groups)}) {
 			g := kmsg.NewConsumerGroupDescribeResponseGroup()
 			g.Group, g.ErrorCode = id, errNoRoom.Code

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"unicode/utf16"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -107,6 +108,14 @@ func coordinatorError(err error) error {
 		return kerr.NotCoordinator // this broker is going away
 	}
 	return err
+}
+
+// consumerProtocol tells whether members may speak the consumer protocol (KIP-848):
+// the feature group.version switches it on, and group.coordinator.rebalance.protocols
+// can switch it off.
+func (b *Broker) consumerProtocol() bool {
+	return b.Cluster.Image().Features()["group.version"] > 0 &&
+		slices.Contains(b.Config.List("group.coordinator.rebalance.protocols"), "consumer")
 }
 
 func groupClient(r *Request) group.Client {

@@ -4,16 +4,19 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/metadata/etcdembed"
 )
 
 // client is a client of all nodes that run.
@@ -124,7 +127,29 @@ func TestReplication(t *testing.T) {
 // acks=all and two replicas required. What was acknowledged is there, and
 // writing goes on long before the session of the dead runs out.
 func TestFailover(t *testing.T) {
-	c := newCluster(t, 3)
+	failOver(t, newCluster(t, 3))
+}
+
+// TestFailoverOnExternalEtcd: the same where the metadata is in an etcd of its own.
+func TestFailoverOnExternalEtcd(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoint := l.Addr().String()
+	server, err := etcdembed.Open(t.Context(), etcdembed.Options{Dir: t.TempDir(), ClientListener: l, Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // after the nodes
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	failOver(t, newCluster(t, 3, "metadata.etcd.endpoints="+endpoint))
+}
+
+func failOver(t *testing.T, c *testCluster) {
 	c.start("broker,controller", 1, 2)
 	kill := c.startProcess(3)
 	for id := range c.nodes {

@@ -57,12 +57,14 @@ func (s *Shard) ConsumerGroupHeartbeat(now time.Time, t runtime.Ticket, req *kms
 }
 
 // emit writes a record and replays it at once, for what comes next in the same
-// step.
+// step. What is too much for one append, as the assignment of a large group may be,
+// is written in parts; of a coordinator that dies between two of them there is a
+// group whose members are assigned anew or have to join again.
 func (s *Shard) emit(st *step, r runtime.Record) {
 	if err := s.Replay(0, nil, r); err != nil {
 		panic(fmt.Sprintf("group: replay of a record just made: %v", err))
 	}
-	st.Records, st.SkipReplay = append(st.Records, r), true
+	st.Records, st.SkipReplay, st.Divisible = append(st.Records, r), true, true
 }
 
 func (s *Shard) consumerHeartbeat(st *step, req *kmsg.ConsumerGroupHeartbeatRequest, c Client) (*kmsg.ConsumerGroupHeartbeatResponse, error) {
@@ -501,6 +503,11 @@ func (s *Shard) removeConsumers(st *step, g *consumerGroup, members ...*consumer
 	if s.downgradable(g, members...) && s.downgrade(st, g, members, nil) {
 		return
 	}
+	epoch := g.epoch + 1
+	if len(members) > 1 {
+		// Before they go: if not all of this is written, what they had is free.
+		s.emit(st, consumerGroupRecord(g.id, epoch, g.hash))
+	}
 	for _, m := range members {
 		s.cancelConsumer(st, g, m)
 		s.removeRecords(st, g, m.id)
@@ -508,7 +515,7 @@ func (s *Shard) removeConsumers(st *step, g *consumerGroup, members ...*consumer
 			s.dropUnusedRegex(st, g, m.regex)
 		}
 	}
-	s.emit(st, consumerGroupRecord(g.id, g.epoch+1, g.subscriptionHash(s.image())))
+	s.emit(st, consumerGroupRecord(g.id, epoch, g.subscriptionHash(s.image())))
 }
 
 func (s *Shard) removeRecords(st *step, g *consumerGroup, memberID string) {

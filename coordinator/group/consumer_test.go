@@ -465,3 +465,32 @@ func TestOffsetsBeforeTheirGroup(t *testing.T) {
 		t.Fatalf("%d, %v", off, err)
 	}
 }
+
+// TestLargeConsumerGroup: the assignment of many members is more than one append
+// takes. Nobody else may suffer for it, and it has to be possible.
+func TestLargeConsumerGroup(t *testing.T) {
+	const members = 60
+	w := newWorld(t)
+	w.img = testTopics(t, 1, map[string]int{"t": members})
+	w.cfg.MaxRecordBytes = 2000
+	w.cfg.ConsumerAssignmentInterval = func() time.Duration { return 5 * time.Second }
+	var clients []*client
+	for i := range members {
+		c := newClient(fmt.Sprintf("m%02d", i), "t")
+		if err := c.heartbeat(w); err != nil {
+			t.Fatal(err)
+		}
+		clients = append(clients, c)
+	}
+	w.advance(5 * time.Second)
+	settle(w, clients...)
+	for range 2 {
+		for _, c := range clients {
+			if count(c.owned) != 1 {
+				t.Fatalf("%s owns %v", c.id, c.owned)
+			}
+		}
+		w.load()
+		settle(w, clients...)
+	}
+}

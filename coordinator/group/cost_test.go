@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gregor-broker/gregor/coordinator/runtime"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -83,6 +84,46 @@ func consumersAtRest(t *testing.T, members int) *world {
 		t.Fatal(got)
 	}
 	return w
+}
+
+// Looking for what expired costs nothing for what did not: it is done by the
+// goroutine that answers heartbeats.
+func TestExpiryAllocations(t *testing.T) {
+	const members, partitions = 20, 200
+	w := newWorld(t)
+	subscription := kmsg.NewConsumerMemberMetadata()
+	subscription.Topics = []string{"u"}
+	offer := offers("range", string(subscription.AppendTo(nil)))
+	ids, joins := make([]string, members), make([]runtime.Ticket, members)
+	for i := range ids {
+		ids[i], joins[i] = w.member(offer)
+	}
+	w.advance(7 * time.Second)
+	generation := w.joined(joins[0]).Generation
+	w.sync(ids[0], generation, nil)
+	for _, id := range ids[1:] {
+		w.sync(id, generation, nil)
+	}
+	req := commitOf(partitions)
+	req.MemberID, req.Generation = ids[0], generation
+	w.apply(w.s.OffsetCommit(w.now, w.ticket(), req))
+	if g := w.s.classic["g"]; g.state != stateStable || len(w.s.offsets["g"].byPartition) != partitions {
+		t.Fatalf("%v, %d offsets", g.state, len(w.s.offsets["g"].byPartition))
+	}
+	expire := func(now time.Time, want int) float64 {
+		return testing.AllocsPerRun(3, func() {
+			if r := w.s.Timeout(now, timerKey(timerOffsets, "", "")); len(r.Records) != want {
+				t.Fatalf("%d records, not %d", len(r.Records), want)
+			}
+		})
+	}
+	if got := expire(w.now, 0); got > 50 {
+		t.Errorf("%d offsets that did not expire take %v allocations", partitions, got)
+	}
+	// Nobody reads their topic any more.
+	if got := expire(w.now.Add(8*24*time.Hour), partitions); got > 50*members+10*partitions {
+		t.Errorf("%d offsets that did expire take %v allocations", partitions, got)
+	}
 }
 
 // A heartbeat costs the same in a large group as in a small one.

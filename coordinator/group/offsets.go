@@ -557,11 +557,15 @@ func (s *Shard) expireOffsets(st *step) {
 	for _, id := range sortedKeys(s.offsets) {
 		expired := s.expiry(id)
 		offsets := s.offsets[id]
-		for _, tp := range sortedPartitions(offsets.byPartition) {
-			if offsets.unstable[tp] == 0 && expired(tp, offsets.byPartition[tp], now, retention) {
-				st.Records = append(st.Records, offsetTombstone(id, tp))
-				s.cfg.count(OffsetExpired)
+		var gone []topicPartition
+		for tp, o := range offsets.byPartition {
+			if offsets.unstable[tp] == 0 && expired(tp, o, now, retention) {
+				gone = append(gone, tp)
 			}
+		}
+		for _, tp := range inOrder(gone) {
+			st.Records = append(st.Records, offsetTombstone(id, tp))
+			s.cfg.count(OffsetExpired)
 		}
 	}
 	// Empty groups without offsets go. Their tombstones are replayed, unlike
@@ -599,14 +603,23 @@ func (s *Shard) expiry(id string) func(tp topicPartition, o offset, now, retenti
 		return g.offsetExpired
 	}
 	g := s.classic[id]
+	var topics map[string]bool
+	asked := false
+	subscribes := func() map[string]bool {
+		if !asked {
+			topics, asked = g.subscriptions(), true
+		}
+		return topics
+	}
 	return func(tp topicPartition, o offset, now, retention int64) bool {
-		return offsetExpired(g, tp, o, now, retention)
+		return offsetExpired(g, subscribes, tp, o, now, retention)
 	}
 }
 
 // offsetExpired: an offset lives as long as its group has members that may
-// want it, and the retention time beyond.
-func offsetExpired(g *classicGroup, tp topicPartition, o offset, now, retention int64) bool {
+// want it, and the retention time beyond. What they subscribe to is asked only of
+// what is old enough.
+func offsetExpired(g *classicGroup, subscribes func() map[string]bool, tp topicPartition, o offset, now, retention int64) bool {
 	switch {
 	case o.expireTimestamp >= 0:
 		return (g == nil || g.state == stateEmpty) && now >= o.expireTimestamp
@@ -615,9 +628,11 @@ func offsetExpired(g *classicGroup, tp topicPartition, o offset, now, retention 
 	case g.state == stateEmpty:
 		since := max(g.since, o.commitTimestamp)
 		return now >= since+retention
+	case now < o.commitTimestamp+retention:
+		return false
 	case g.protocolType == "consumer" && g.state == stateStable:
-		topics := g.subscriptions()
-		return topics != nil && !topics[tp.topic] && now >= o.commitTimestamp+retention
+		topics := subscribes()
+		return topics != nil && !topics[tp.topic]
 	}
 	return false
 }

@@ -65,11 +65,11 @@ compat: build
 chaos: build
 	cd compat-tests && $(GO) run ./chaos -gregor $(CURDIR)/bin/gregor -brokers $(CHAOSBROKERS) -clients $(CHAOSCLIENTS) -for $(CHAOSTIME) $(CHAOSFLAGS)
 
-## up: gregor in a container, on port 9092
+## up: three brokers in containers, on ports 9092, 9192 and 9292
 up:
 	docker compose up --build --detach --wait
 
-## down: stop the container; its data stays in the volume
+## down: stop the containers; their data stays in the volumes
 down:
 	docker compose down
 

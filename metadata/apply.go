@@ -444,7 +444,7 @@ func (e *editor) rebuildBrokers() {
 
 func (s *brokerState) broker() *Broker {
 	b := &Broker{
-		ID: s.id, Epoch: s.epoch, Incarnation: ID(s.reg.Incarnation), Rack: s.reg.Rack,
+		ID: s.id, Epoch: s.epoch, Revision: s.regRevision, Incarnation: ID(s.reg.Incarnation), Rack: s.reg.Rack,
 		// Whatever the record says: no broker is up without an epoch.
 		Fenced:       s.reg.Fenced || s.reg.Pending || s.epoch == 0,
 		ShuttingDown: s.reg.ShuttingDown,
@@ -459,7 +459,7 @@ func (s *brokerState) broker() *Broker {
 }
 
 func sameBroker(a, b *Broker) bool {
-	return a.ID == b.ID && a.Epoch == b.Epoch && a.Incarnation == b.Incarnation && a.Rack == b.Rack &&
+	return a.ID == b.ID && a.Epoch == b.Epoch && a.Revision == b.Revision && a.Incarnation == b.Incarnation && a.Rack == b.Rack &&
 		a.Fenced == b.Fenced && a.ShuttingDown == b.ShuttingDown && slices.Equal(a.Endpoints, b.Endpoints) && a.Offline.Equal(b.Offline)
 }
 

@@ -82,6 +82,9 @@ type Broker struct {
 	// Epoch tells this registration from all former ones; requests with an
 	// older one are refused (STALE_BROKER_EPOCH).
 	Epoch int64
+	// Revision is that of the registration as it is now: it changes with every fencing
+	// and unfencing.
+	Revision int64
 	// Incarnation tells this process from all former ones.
 	Incarnation ID
 	// Rack is empty where none is configured.

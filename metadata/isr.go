@@ -10,9 +10,16 @@ import (
 // the one that its fetches carried, so that a process which came after it, with
 // less on its disk, cannot enter in its name (KIP-903); -1 where the leader does
 // not know it.
+//
+// Registration is the revision of the broker's registration that the leader saw
+// when it decided that the broker may join, 0 for none in particular. A leader that
+// was told that a broker may not be in sync does not wait for it any more; had the
+// broker been unfenced since, a copy of the same request that arrives late would
+// still put it in sync.
 type ISRMember struct {
-	BrokerID    int32
-	BrokerEpoch int64
+	BrokerID     int32
+	BrokerEpoch  int64
+	Registration int64 `json:",omitempty"`
 }
 
 // ISRChange asks for another in-sync set of one partition. LeaderEpoch and
@@ -155,11 +162,12 @@ func validISR(set []ISRMember, p *Partition) bool {
 	return leads
 }
 
-// eligible says whether a broker may be in sync: it is up and has a log, and is
-// still the process that fetched.
+// eligible says whether a broker may be in sync: it is up and has a log, is still
+// the process that fetched, and was not fenced since the leader looked.
 func (i *Image) eligible(topic ID, n int32, m ISRMember) bool {
 	s := i.brokerState(m.BrokerID)
-	return s != nil && i.activeAt(topic, n)(m.BrokerID) && (m.BrokerEpoch == -1 || m.BrokerEpoch == s.epoch)
+	return s != nil && i.activeAt(topic, n)(m.BrokerID) && (m.BrokerEpoch == -1 || m.BrokerEpoch == s.epoch) &&
+		(m.Registration == 0 || m.Registration == s.regRevision)
 }
 
 // joinGuards are the compares by which a broker joins an in-sync set only as

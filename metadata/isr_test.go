@@ -145,6 +145,35 @@ func TestAlterISRGuards(t *testing.T) {
 	}
 }
 
+// TestAlterISRArrivesLate: a copy of a request that was answered with
+// INELIGIBLE_REPLICA, so that its leader went on without the broker, does not put the
+// broker in sync when it has been unfenced since.
+func TestAlterISRArrivesLate(t *testing.T) {
+	s := threeBrokers(t, "2")
+	s.mustAlter(1, 1, 2)
+	ch := s.change(1, 2, 3)
+	ch.NewISR[2].Registration = s.img.Broker(3).Revision
+	live := metadata.Live(s.img, 3, metadata.Liveness{Incarnation: s.img.Broker(3).Incarnation, Ready: true}, 0)
+	s.commit(metadata.Bury(s.img, 3))
+	s.settle()
+	if r, _ := s.alterISR(1, ch); !errors.Is(r.Err, kerr.IneligibleReplica) {
+		t.Fatalf("of a fenced broker: %v", r.Err)
+	}
+	live.Expect = metadata.Unchecked
+	s.commit([]metadata.Change{live})
+	s.settle()
+	if !s.img.Broker(3).Active() {
+		t.Fatal("not unfenced")
+	}
+	if r, _ := s.alterISR(1, ch); !errors.Is(r.Err, kerr.IneligibleReplica) {
+		t.Errorf("a copy that is late: %v", r.Err)
+	}
+	ch.NewISR[2].Registration = s.img.Broker(3).Revision
+	if r, _ := s.alterISR(1, ch); r.Err != nil {
+		t.Errorf("asked anew: %v", r.Err)
+	}
+}
+
 // TestAlterISRKeepsEligibleLeaders: whoever leaves a set below min ISR may still
 // lead, and is forgotten once the set suffices (KIP-966).
 func TestAlterISRKeepsEligibleLeaders(t *testing.T) {

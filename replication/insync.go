@@ -200,7 +200,11 @@ func (p *Partition) proposal() (ch metadata.ISRChange, ok bool) {
 	}
 	ch = metadata.ISRChange{Topic: metadata.ID(p.id), Partition: p.index, LeaderEpoch: s.leaderEpoch, PartitionEpoch: s.partitionEpoch}
 	for _, id := range next {
-		ch.NewISR = append(ch.NewISR, metadata.ISRMember{BrokerID: id, BrokerEpoch: p.fetchedWith(id)})
+		m := metadata.ISRMember{BrokerID: id, BrokerEpoch: p.fetchedWith(id)}
+		if p.env.registration != nil && !slices.Contains(s.isr.Committed, id) {
+			m.Registration = p.env.registration(id)
+		}
+		ch.NewISR = append(ch.NewISR, m)
 	}
 	p.pending = &pendingChange{change: ch}
 	s.isr.Proposed = next

@@ -117,8 +117,8 @@ func New(o Options) *Manager {
 		nodeID:      o.NodeID,
 		now:         o.Now,
 		maxLagMs:    o.Config.Int64("replica.lag.time.max.ms"),
-		brokerState: m.brokerState,
-		offline:     m.replicaOffline,
+		brokerState: m.brokerState, registration: m.registration,
+		offline: m.replicaOffline,
 	}
 	windows, size := o.Config.Int("replication.quota.window.num"), time.Duration(o.Config.Int("replication.quota.window.size.seconds"))*time.Second
 	m.env.leaderThrottle, m.env.followerThrottle = newThrottle(windows, size, o.Now), newThrottle(windows, size, o.Now)
@@ -182,6 +182,19 @@ func (m *Manager) brokerState(id int32) (epoch int64, eligible bool) {
 		return Unknown, false
 	}
 	return b.Epoch, b.Active()
+}
+
+// registration is the revision of a broker's registration, 0 if it has none.
+func (m *Manager) registration(id int32) int64 {
+	img := m.image.Load()
+	if img == nil {
+		return 0
+	}
+	b := img.Broker(id)
+	if b == nil {
+		return 0
+	}
+	return b.Revision
 }
 
 // replicaOffline tells whether a broker said that it has lost a replica.

@@ -64,6 +64,9 @@ type environment struct {
 	// brokerState is the registered epoch of a broker and whether it may be in
 	// an ISR: neither fenced nor shutting down.
 	brokerState func(id int32) (epoch int64, eligible bool)
+	// registration is the revision of a broker's registration; nil if there is none
+	// to speak of.
+	registration func(id int32) int64
 	// offline says that a broker told of its replica of a partition that the
 	// log directory failed; nil if none ever does.
 	offline func(id int32, topic storage.TopicID, partition int32) bool

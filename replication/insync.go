@@ -140,8 +140,11 @@ func (s *inSync) decided(p *Partition, ch metadata.ISRChange, r metadata.ISRResu
 		log(s.log.Info()).Ints32("isr", r.ISR).Msg("the in-sync set changed")
 		p.committed(ch, r)
 	case errors.Is(err, kerr.IneligibleReplica), errors.Is(err, kerr.OperationNotAttempted):
+		// The controller knows more than we do; not at once, or we would ask until
+		// metadata tells us.
 		log(s.log.Info()).Err(err).Msg("the in-sync set stays")
 		p.rolledBack(ch)
+		return true
 	case errors.Is(err, kerr.FencedLeaderEpoch), errors.Is(err, kerr.InvalidUpdateVersion), errors.Is(err, kerr.InvalidRequest),
 		errors.Is(err, kerr.NewLeaderElected), errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
 		// The partition is not what we take it for; metadata on its way says
@@ -264,7 +267,7 @@ func (p *Partition) committed(ch metadata.ISRChange, r metadata.ISRResult) {
 		return
 	}
 	s.partitionEpoch, s.isr, s.recovering = r.PartitionEpoch, ISR{Committed: r.ISR}, r.Recovering
-	p.settle()
+	p.settle(true)
 }
 
 // rolledBack takes a change back that was not made.
@@ -275,7 +278,7 @@ func (p *Partition) rolledBack(ch metadata.ISRChange) {
 		return
 	}
 	p.state.isr.Proposed = nil
-	p.settle()
+	p.settle(false)
 }
 
 // awaitsMetadata keeps a change pending, but not to be asked for again.
@@ -292,9 +295,9 @@ func (p *Partition) isPending(ch metadata.ISRChange) bool {
 	return p.pending != nil && p.pending.change.LeaderEpoch == ch.LeaderEpoch && p.pending.change.PartitionEpoch == ch.PartitionEpoch
 }
 
-// settle ends the change in flight: the sets that count are others now. The
-// caller holds role exclusively.
-func (p *Partition) settle() {
+// settle ends the change in flight: the sets that count are others now. With
+// invite who may join is proposed at once. The caller holds role exclusively.
+func (p *Partition) settle(invite bool) {
 	p.pending = nil
 	if _, err := p.leads(); err != nil {
 		return
@@ -302,5 +305,7 @@ func (p *Partition) settle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.advance()
-	p.inviteFollowers()
+	if invite {
+		p.inviteFollowers()
+	}
 }

@@ -158,6 +158,8 @@ type world struct {
 	fenced map[int32]bool
 	// lives counts the processes that registered in place of a broker's first.
 	lives map[int32]byte
+	// defaults is what the next delta says of configs of brokers.
+	defaults []metadata.ConfigResource
 }
 
 // newWorld is an empty cluster over the logs; set makes the first image.
@@ -192,7 +194,7 @@ func (w *world) set(topics ...testTopic) {
 		id := metadata.FormatID(t.id())
 		for n := range t.partitions {
 			put(fmt.Sprintf("parts/%s/%d", id, n), map[string]any{
-				"leader": t.replicas[0], "leaderEpoch": t.epoch, "partitionEpoch": t.epoch, "replicas": t.replicas, "isr": t.inSync(),
+				"leader": t.replicas[0], "leaderEpoch": t.leaderEpoch(), "partitionEpoch": t.epoch, "replicas": t.replicas, "isr": t.inSync(),
 			})
 		}
 		put("topics/"+t.name, map[string]any{"id": id, "partitions": t.partitions, "configs": t.configs})
@@ -201,7 +203,9 @@ func (w *world) set(topics ...testTopic) {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	w.m.Apply(metadata.Diff(w.img, img), img)
+	delta := metadata.Diff(w.img, img)
+	delta.Configs, w.defaults = append(delta.Configs, w.defaults...), nil
+	w.m.Apply(delta, img)
 	w.img = img
 }
 
@@ -225,6 +229,15 @@ type testTopic struct {
 	replicas   []int32
 	configs    map[string]string
 	isr        []int32 // nil: all
+	// sameLeader makes epoch that of the partition alone; the leader's is 0.
+	sameLeader bool
+}
+
+func (t testTopic) leaderEpoch() int {
+	if t.sameLeader {
+		return 0
+	}
+	return t.epoch
 }
 
 func (t testTopic) inSync() []int32 {

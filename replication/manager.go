@@ -319,6 +319,9 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 	}
 	m.env.leaderThrottle.limit.Store(m.opts.Config.Throttle("leader.replication.throttled.rate"))
 	m.env.followerThrottle.limit.Store(m.opts.Config.Throttle("follower.replication.throttled.rate"))
+	if !first {
+		m.raiseMinISR(delta, img)
+	}
 	for _, d := range delta.Topics {
 		if d.New == nil {
 			m.deleteTopic(d.Old)
@@ -340,6 +343,38 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 	m.applyBrokerConfigs(delta, img)
 	if len(delta.Brokers) > 0 {
 		m.eligibilityChanged()
+	}
+}
+
+// raiseMinISR takes over what of a delta makes min.insync.replicas larger, before any
+// in-sync set of it counts: a member that left a set because of which too few were
+// left may be elected, so that nothing may be committed without it. What makes it
+// smaller is taken over with the rest of the configuration, after the sets.
+func (m *Manager) raiseMinISR(delta *metadata.Delta, img *metadata.Image) {
+	raise := func(t *metadata.Topic) {
+		m.mu.RLock()
+		host := m.byID[t.ID]
+		m.mu.RUnlock()
+		if host == nil {
+			return
+		}
+		minISR := m.opts.Config.Topic(t.Configs).MinInsyncReplicas
+		for _, p := range host.partitions {
+			if p != nil {
+				p.raiseMinISR(minISR)
+			}
+		}
+	}
+	if m.defaultsChanged(delta) {
+		for _, t := range img.Topics() {
+			raise(t)
+		}
+		return
+	}
+	for _, d := range delta.Topics {
+		if d.New != nil && d.Old != nil && d.ConfigsChanged {
+			raise(d.New)
+		}
 	}
 }
 
@@ -555,13 +590,18 @@ func (m *Manager) stray(log *storage.Log, img *metadata.Image) string {
 	return ""
 }
 
+// defaultsChanged tells whether the defaults of topics may have changed.
+func (m *Manager) defaultsChanged(delta *metadata.Delta) bool {
+	ours := fmt.Sprint(m.opts.NodeID)
+	return slices.ContainsFunc(delta.Configs, func(r metadata.ConfigResource) bool {
+		return r.Type == metadata.ConfigBroker && (r.Name == "" || r.Name == ours)
+	})
+}
+
 // applyBrokerConfigs gives all logs their configuration anew when the defaults
 // of topics may have changed.
 func (m *Manager) applyBrokerConfigs(delta *metadata.Delta, img *metadata.Image) {
-	ours := fmt.Sprint(m.opts.NodeID)
-	if !slices.ContainsFunc(delta.Configs, func(r metadata.ConfigResource) bool {
-		return r.Type == metadata.ConfigBroker && (r.Name == "" || r.Name == ours)
-	}) {
+	if !m.defaultsChanged(delta) {
 		return
 	}
 	for _, t := range img.Topics() {

@@ -530,6 +530,44 @@ func TestLogThatCannotBeMade(t *testing.T) {
 	}
 }
 
+// TestLargerMinISRComesFirst: metadata that makes min.insync.replicas larger and an
+// in-sync set smaller at the same time frees no watermark: who left the set is
+// eligible to lead, and has not got what is above.
+func TestLargerMinISRComesFirst(t *testing.T) {
+	for _, ofTopic := range []bool{true, false} {
+		w := newWorld(t, openLogs(t))
+		topic := topicT
+		topic.replicas = []int32{1, 2}
+		w.set(topic)
+		p := w.find("t", 0)
+		if err := follow(p, 2, 0); err != nil {
+			t.Fatal(err)
+		}
+		var acked []error
+		p.NotifyAt(produce(t, p, 1).LastOffset+1, func(err error) { acked = append(acked, err) })
+		topic.epoch, topic.isr = 1, []int32{1}
+		topic.sameLeader, w.fenced = true, map[int32]bool{2: true}
+		if ofTopic {
+			topic.configs = map[string]string{"min.insync.replicas": "2"}
+			w.set(topic)
+		} else {
+			if err := w.m.opts.Config.SetDynamic(map[string]string{"min.insync.replicas": "2"}, nil); err != nil {
+				t.Fatal(err)
+			}
+			w.defaults = []metadata.ConfigResource{{Type: metadata.ConfigBroker}}
+			w.set(topic)
+		}
+		if s := p.Snapshot(); s.HighWatermark != 0 || len(s.ISR) != 1 || s.MinISR != 2 || len(acked) > 0 {
+			t.Errorf("of the topic %v: %+v, acknowledged %v", ofTopic, s, acked)
+		}
+		topic.epoch, topic.configs = 2, map[string]string{"min.insync.replicas": "1"}
+		w.set(topic)
+		if s := p.Snapshot(); s.HighWatermark != 1 || len(acked) != 1 || acked[0] != nil {
+			t.Errorf("of the topic %v, when one is enough: %+v, acknowledged %v", ofTopic, s, acked)
+		}
+	}
+}
+
 // A directory that fails at start: what may be on it is not made anew on
 // another one, which would hide the data; new topics find room.
 func TestDiskFailedAtStart(t *testing.T) {

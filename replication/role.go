@@ -117,6 +117,13 @@ func (p *Partition) setMinISR(minISR int32) {
 	p.advance()
 }
 
+// raiseMinISR takes over a larger min.insync.replicas, which frees nothing.
+func (p *Partition) raiseMinISR(minISR int32) {
+	p.role.Lock()
+	defer p.role.Unlock()
+	p.state.minISR = max(p.state.minISR, minISR)
+}
+
 // setConfig gives the log its configuration, if there is a log.
 func (p *Partition) setConfig(cfg storage.LogConfig) {
 	p.role.RLock()

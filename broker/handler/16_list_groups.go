@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -30,6 +31,9 @@ func listGroups(b *Broker, r *Request) (kmsg.Response, error) {
 		v, err := b.Groups.Call(ctx, p, func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
 			return s.ListGroups(now, t, req.StatesFilter, req.TypesFilter)
 		})
+		if errors.Is(err, kerr.NotCoordinator) {
+			continue // another broker's by now
+		}
 		if err != nil {
 			resp.ErrorCode, resp.Groups = protocol.Code(coordinatorError(notInTime(ctx, err))), nil
 			return resp, nil

@@ -588,3 +588,28 @@ func (w *world) fetchAll() []kmsg.OffsetFetchResponseGroupTopic {
 	w.apply(w.s.OffsetFetch(w.now, t, &r, false))
 	return w.replies[t].(*kmsg.OffsetFetchResponseGroup).Topics
 }
+
+// Kafka counts the units of UTF-16 that a string has in Java, not bytes.
+func TestOffsetMetadataIsCountedAsInJava(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct {
+		metadata string
+		want     error
+	}{
+		{strings.Repeat("a", 4096), nil},
+		{strings.Repeat("a", 4097), kerr.OffsetMetadataTooLarge},
+		{strings.Repeat("字", 4096), nil},
+		{strings.Repeat("字", 4097), kerr.OffsetMetadataTooLarge},
+		{strings.Repeat("😀", 2048), nil},
+		{strings.Repeat("😀", 2049), kerr.OffsetMetadataTooLarge},
+	} {
+		req := commitRequest("", -1, 0, 1)
+		req.Topics[0].Partitions[0].Metadata = &c.metadata
+		ticket := w.ticket()
+		w.apply(w.s.OffsetCommit(w.now, ticket, req))
+		resp := w.replies[ticket].(*kmsg.OffsetCommitResponse)
+		if got := resp.Topics[0].Partitions[0].ErrorCode; got != code(c.want) {
+			t.Errorf("%d bytes: %v", len(c.metadata), kerr.ErrorForCode(got))
+		}
+	}
+}

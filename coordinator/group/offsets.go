@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf16"
 
 	"github.com/gregor-broker/gregor/coordinator/group/assignor"
 	"github.com/gregor-broker/gregor/coordinator/runtime"
@@ -249,7 +250,7 @@ func (s *Shard) commit(st *step, group string, tp topicPartition, o offset, meta
 		return groupErr
 	}
 	if metadata != nil {
-		if len(*metadata) > s.cfg.OffsetMetadataMax {
+		if utf16Len(*metadata) > s.cfg.OffsetMetadataMax {
 			return kerr.OffsetMetadataTooLarge
 		}
 		o.metadata = *metadata
@@ -257,6 +258,15 @@ func (s *Shard) commit(st *step, group string, tp topicPartition, o offset, meta
 	st.Records = append(st.Records, offsetRecord(group, tp, o))
 	s.cfg.count(OffsetCommitted)
 	return nil
+}
+
+// utf16Len is the length that Java gives a string, which is what Kafka bounds.
+func utf16Len(s string) int {
+	n := 0
+	for _, r := range s {
+		n += max(1, utf16.RuneLen(r))
+	}
+	return n
 }
 
 // TxnOffsetCommit stores offsets that take effect when the producer's

@@ -23,6 +23,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -450,6 +451,11 @@ const atLeast = 10 * time.Second
 // must not end before P16 expects them to be.
 func (c *chaos) recovered(ctx context.Context, w *work.Run, within time.Duration) {
 	from := c.rec.Now()
+	watching, end := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { w.Watch(watching) })
+	defer watch.Wait()
+	defer end()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {

@@ -115,13 +115,36 @@ func (r *Run) Final(ctx context.Context, within time.Duration) error {
 	return err
 }
 
+// Watch reads every key from where it ends, until the context does: so that it is
+// no matter of chance which keys are read again once the faults are over.
+func (r *Run) Watch(ctx context.Context) {
+	l := r.helper()
+	assign := l.op(history.Assign)
+	assign.Keys = l.keys()
+	l.rec.Event(assign)
+	cl, err := l.client("watch", kgo.ConsumePartitions(at(assign.Keys, kgo.NewOffset().AtEnd())))
+	if err != nil {
+		r.Logf("watch: %v", err)
+		return
+	}
+	defer cl.Close()
+	for l.pace(ctx) {
+		o := l.rec.Begin(l.op(history.Poll))
+		pctx, cancel := context.WithTimeout(ctx, pollFor)
+		fetches := cl.PollRecords(pctx, 2000)
+		cancel()
+		o.Mops = []history.Mop{{Poll: reads(fetches)}}
+		l.rec.End(o, history.OK, nil)
+	}
+}
+
 // readAll reads every key to its end.
 func (l *life) readAll(ctx context.Context, ends map[history.Key]int64) error {
 	assign := l.op(history.Assign)
 	assign.Keys = l.keys()
 	l.rec.Event(assign)
 	// With control records, so that the end of a log is seen to be reached.
-	cl, err := l.client("final", kgo.ConsumePartitions(startOf(assign.Keys)), kgo.KeepControlRecords())
+	cl, err := l.client("final", kgo.ConsumePartitions(at(assign.Keys, kgo.NewOffset().AtStart())), kgo.KeepControlRecords())
 	if err != nil {
 		return err
 	}
@@ -151,13 +174,13 @@ func (l *life) readAll(ctx context.Context, ends map[history.Key]int64) error {
 	return nil
 }
 
-func startOf(keys []history.Key) map[string]map[int32]kgo.Offset {
+func at(keys []history.Key, offset kgo.Offset) map[string]map[int32]kgo.Offset {
 	out := map[string]map[int32]kgo.Offset{}
 	for _, k := range keys {
 		if out[k.Topic] == nil {
 			out[k.Topic] = map[int32]kgo.Offset{}
 		}
-		out[k.Topic][k.Partition] = kgo.NewOffset().AtStart()
+		out[k.Topic][k.Partition] = offset
 	}
 	return out
 }

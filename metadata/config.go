@@ -49,7 +49,7 @@ func AlterConfigs(img *Image, env *Env, alterations []ConfigAlteration) []Config
 	for _, a := range alterations {
 		count[a.Resource]++
 	}
-	done := map[ConfigResource]bool{}
+	done, staged := map[ConfigResource]bool{}, map[string]bool{}
 	for _, a := range alterations {
 		if done[a.Resource] {
 			continue
@@ -61,6 +61,12 @@ func AlterConfigs(img *Image, env *Env, alterations []ConfigAlteration) []Config
 		} else {
 			alterConfig(img, env, a, &d)
 		}
+		// Two of them may change the same partition, which is then changed.
+		d.Plan.Stage = slices.DeleteFunc(d.Plan.Stage, func(ch Change) bool {
+			again := staged[ch.Key]
+			staged[ch.Key] = true
+			return again
+		})
 		decisions = append(decisions, d)
 	}
 	return decisions
@@ -102,9 +108,49 @@ func alterConfig(img *Image, env *Env, a ConfigAlteration, d *ConfigDecision) {
 		r.fail(kerr.InvalidConfig, problem)
 		return
 	}
-	if !maps.Equal(old, next) {
-		d.Plan.Commit = []Change{putConfig(img, a.Resource, next)}
+	if maps.Equal(old, next) {
+		return
 	}
+	d.Plan.Commit = []Change{putConfig(img, a.Resource, next)}
+	if old[minISRKey] != next[minISRKey] {
+		var err error
+		if d.Plan.Stage, err = forgetELR(img, env, a.Resource, d.Plan.Commit); err != nil {
+			d.Plan.Commit = nil
+			r.fail(kerr.InvalidConfig, err.Error())
+		}
+	}
+}
+
+// forgetELR returns the changes of the partitions whose eligible leaders a smaller
+// min.insync.replicas makes none: a leader that hears of it commits without them.
+// They must be in the store no later than the config; the sweep that follows it
+// would be too late for a leader that has died meanwhile.
+func forgetELR(img *Image, env *Env, resource ConfigResource, config []Change) ([]Change, error) {
+	next, err := img.With(config)
+	if err != nil {
+		return nil, err
+	}
+	var topics []*Topic
+	switch {
+	case resource.Type == ConfigTopic:
+		topics = append(topics, next.Topic(resource.Name))
+	case resource.Type == ConfigBroker && resource.Name == "":
+		topics = next.Topics()
+	}
+	var changes []Change
+	for _, t := range topics {
+		r := next.rulesOf(env, t)
+		for n, p := range t.Partitions {
+			if len(p.ELR) == 0 {
+				continue
+			}
+			r.active = next.activeAt(t.ID, int32(n))
+			if to := p.reassess(r); to != p && len(to.ELR) == 0 && !to.Recovering {
+				changes = append(changes, putPart(t.ID, int32(n), to, p.Revision))
+			}
+		}
+	}
+	return changes, nil
 }
 
 // resourceProblem says why a resource cannot have configs.

@@ -196,6 +196,84 @@ func TestAlterISRKeepsEligibleLeaders(t *testing.T) {
 	}
 }
 
+// TestSmallerMinISRForgetsEligibleLeaders: with the config, and not after it. The
+// leader that hears of the smaller minimum commits without those who left the set.
+func TestSmallerMinISRForgetsEligibleLeaders(t *testing.T) {
+	one := "1"
+	for _, resource := range []metadata.ConfigResource{{Type: metadata.ConfigTopic, Name: "t"}, {Type: metadata.ConfigBroker}} {
+		s := threeBrokers(t, "2")
+		alter := func(r metadata.ConfigResource, op metadata.ConfigOp) metadata.Plan {
+			t.Helper()
+			d := metadata.AlterConfigs(s.img, s.env, []metadata.ConfigAlteration{{Resource: r, Ops: []metadata.ConfigOp{op}}})[0]
+			if d.Result.Err != nil {
+				t.Fatal(d.Result)
+			}
+			return d.Plan
+		}
+		if resource.Type == metadata.ConfigBroker { // what the topic has is from there
+			two := "2"
+			for _, c := range []metadata.Plan{
+				alter(resource, metadata.ConfigOp{Key: "min.insync.replicas", Value: &two}),
+				alter(metadata.ConfigResource{Type: metadata.ConfigTopic, Name: "t"}, metadata.ConfigOp{Key: "min.insync.replicas", Kind: metadata.ConfigDelete}),
+			} {
+				s.commit(append(c.Stage, c.Commit...))
+			}
+		}
+		s.mustAlter(1, 1)
+		was := *s.part()
+		if len(was.ELR) != 2 {
+			t.Fatalf("%+v", was)
+		}
+		plan := alter(resource, metadata.ConfigOp{Key: "retention.ms", Value: &one})
+		if len(plan.Stage) != 0 {
+			t.Errorf("another config changes partitions: %+v", plan.Stage)
+		}
+		plan = alter(resource, metadata.ConfigOp{Key: "min.insync.replicas", Value: &one})
+		s.commit(append(plan.Stage, plan.Commit...))
+		if p := s.part(); len(p.ELR) != 0 || p.Leader != 1 || p.LeaderEpoch != was.LeaderEpoch || p.PartitionEpoch != was.PartitionEpoch+1 {
+			t.Errorf("%v: %+v", resource, p)
+		}
+		if left := metadata.Sweep(s.img, s.env); len(left) > 0 {
+			t.Errorf("left to the sweep: %+v", left)
+		}
+	}
+}
+
+// TestSmallerMinISRTwice: of a topic and of all brokers in one request, it changes no
+// partition twice, which no transaction takes.
+func TestSmallerMinISRTwice(t *testing.T) {
+	one, two := "1", "2"
+	topic, brokers := metadata.ConfigResource{Type: metadata.ConfigTopic, Name: "t"}, metadata.ConfigResource{Type: metadata.ConfigBroker}
+	set := func(r metadata.ConfigResource, kind metadata.ConfigOpKind, v *string) metadata.ConfigAlteration {
+		return metadata.ConfigAlteration{Resource: r, Ops: []metadata.ConfigOp{{Key: "min.insync.replicas", Kind: kind, Value: v}}}
+	}
+	s := threeBrokers(t, "3")
+	alter := func(all ...metadata.ConfigAlteration) (changes []metadata.Change) {
+		for _, d := range metadata.AlterConfigs(s.img, s.env, all) {
+			if d.Result.Err != nil {
+				t.Fatal(d.Result)
+			}
+			changes = append(append(changes, d.Plan.Stage...), d.Plan.Commit...)
+		}
+		return changes
+	}
+	s.commit(alter(set(brokers, metadata.ConfigSet, &two)))
+	s.commit(alter(set(topic, metadata.ConfigDelete, nil)))
+	s.mustAlter(1, 1)
+	changes := alter(set(topic, metadata.ConfigSet, &one), set(brokers, metadata.ConfigSet, &one))
+	seen := map[string]bool{}
+	for _, ch := range changes {
+		if seen[ch.Key] {
+			t.Errorf("%s is changed twice", ch.Key)
+		}
+		seen[ch.Key] = true
+	}
+	s.commit(changes)
+	if p := s.part(); len(seen) != 3 || len(p.ELR) != 0 {
+		t.Errorf("%d changes, %+v", len(changes), p)
+	}
+}
+
 // TestAlterISRCompletesReassignment: the last replica that gets in sync ends a
 // reassignment, and the leader learns that it leads no more (rule 20).
 func TestAlterISRCompletesReassignment(t *testing.T) {

@@ -24,7 +24,7 @@ type Outcome struct {
 
 // Plan is the writes of one decision. Commit happens in one transaction and
 // makes the decision true; Stage happens before, in as many as it takes, and
-// is invisible on its own.
+// is invisible on its own, or as safe as what was before.
 //
 // Guard holds what must be true besides for Commit to happen: keys that the
 // decision rests on without writing them.

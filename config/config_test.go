@@ -520,3 +520,23 @@ func TestThrottleKeys(t *testing.T) {
 		t.Error("can be set in a file")
 	}
 }
+
+// As Kafka: keys for tests are not listed, but what is set is shown.
+func TestInternalTopicKeyIsDescribedWhereSet(t *testing.T) {
+	v := build(t)
+	find := func(overrides map[string]string) *Entry {
+		all := v.DescribeTopic(overrides)
+		i := slices.IndexFunc(all, func(e Entry) bool { return e.Name == "internal.segment.bytes" })
+		if i < 0 {
+			return nil
+		}
+		return &all[i]
+	}
+	if e := find(nil); e != nil {
+		t.Errorf("not set: %+v", e)
+	}
+	e := find(map[string]string{"internal.segment.bytes": "2000"})
+	if e == nil || e.Value == nil || *e.Value != "2000" || e.Source != DynamicTopic || len(e.Synonyms) != 1 {
+		t.Errorf("set: %+v", e)
+	}
+}

@@ -117,13 +117,14 @@ func (l *layers) synonyms(name string, names []string, sensitive bool) []Synonym
 	return out
 }
 
-// DescribeTopic shows every key of a topic with these settings of its own.
+// DescribeTopic shows every key of a topic with these settings of its own. An
+// internal key is shown where it is set.
 func (v *Values) DescribeTopic(overrides map[string]string) []Entry {
 	l := v.cur.Load()
 	out := make([]Entry, 0, len(topicKeys))
 	for i := range topicKeys {
 		k := &topicKeys[i]
-		if k.Internal {
+		if _, set := overrides[k.Name]; k.Internal && !set {
 			continue
 		}
 		val, own := v.topicValue(k.Name, overrides)

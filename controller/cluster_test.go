@@ -705,3 +705,39 @@ func TestRebalance(t *testing.T) {
 	}
 	eventually(t, a, "the preferred leader", leader(2))
 }
+
+// TestSmallerMinISR: what it makes of eligible leaders is in the store with it.
+func TestSmallerMinISR(t *testing.T) {
+	store := memstore.New()
+	l := &link{Store: store}
+	a := start(t, Options{Store: l, NodeID: 1})
+	b := start(t, Options{Store: store, NodeID: 2, BrokerOnly: true})
+	two, one := "2", "1"
+	r := a.CreateTopics(testContext(t), []metadata.NewTopic{{
+		Name: "t", Partitions: -1, ReplicationFactor: -1, Configs: map[string]*string{"min.insync.replicas": &two},
+		Assignment: []metadata.PartitionAssignment{{Replicas: []int32{1, 2}}},
+	}}, false)
+	if r[0].Err != nil {
+		t.Fatal(r)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, a, "an eligible leader", func(img *metadata.Image) bool { return len(img.Topic("t").Partitions[0].ELR) == 1 })
+	var with int
+	l.set(func(txn metadata.Txn) error {
+		for _, op := range txn.Then {
+			if op.Key == "topics/t" {
+				with = len(txn.Then)
+			}
+		}
+		return nil
+	}, nil)
+	altered := a.AlterConfigs(testContext(t), []metadata.ConfigAlteration{{
+		Resource: metadata.ConfigResource{Type: metadata.ConfigTopic, Name: "t"},
+		Ops:      []metadata.ConfigOp{{Key: "min.insync.replicas", Value: &one}},
+	}}, false)
+	if altered[0].Err != nil || with != 2 || len(a.Image().Topic("t").Partitions[0].ELR) != 0 {
+		t.Errorf("%+v, %d changes, %+v", altered, with, a.Image().Topic("t").Partitions[0])
+	}
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/gregor-broker/gregor/broker/handler"
 	"github.com/gregor-broker/gregor/config"
 	"github.com/gregor-broker/gregor/coordinator/group"
 	"github.com/gregor-broker/gregor/coordinator/runtime"
@@ -28,7 +29,6 @@ func groupConfig(v *config.Values) *group.Config {
 		OffsetMetadataMax:     v.Int("offset.metadata.max.bytes"),
 		OffsetsRetention:      time.Duration(v.Int64("offsets.retention.minutes")) * time.Minute,
 		OffsetsCheckInterval:  v.Duration("offsets.retention.check.interval.ms"),
-		MaxRecordBytes:        max(1, v.Int("message.max.bytes")-protocol.BatchHeaderLen),
 
 		ConsumerMaxSize:               v.Int("group.consumer.max.size"),
 		ConsumerAssignors:             v.ConsumerAssignors(),
@@ -48,6 +48,13 @@ func groupConfig(v *config.Values) *group.Config {
 // newGroups makes the group coordinator and lets it follow the leadership of
 // its topic's partitions and the deletion of topics.
 func newGroups(cfg *group.Config, v *config.Values, image func() *metadata.Image, now func() time.Time, log zerolog.Logger) (*runtime.Runtime[*group.Shard], error) {
+	cfg.MaxRecordBytes = func() int {
+		var own map[string]string
+		if t := image().Topic(handler.OffsetsTopic); t != nil {
+			own = t.Configs
+		}
+		return max(1, int(v.Topic(own).MaxMessageBytes)-protocol.BatchHeaderLen)
+	}
 	return runtime.New(runtime.Options[*group.Shard]{
 		Name: "group",
 		NewShard: func(_ int32, writable func() error) *group.Shard {
@@ -55,7 +62,6 @@ func newGroups(cfg *group.Config, v *config.Values, image func() *metadata.Image
 		},
 		Now:             now,
 		Log:             log,
-		MaxBatchBytes:   cfg.MaxRecordBytes,
 		LoadBufferBytes: v.Int("offsets.load.buffer.size"),
 		OnLoaded: func(partition int32, took time.Duration, records int64) {
 			if records > 0 {

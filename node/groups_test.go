@@ -1,6 +1,8 @@
 package node
 
 import (
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -87,6 +89,43 @@ func TestLargestCommit(t *testing.T) {
 	if err := commit(1); err != nil {
 		t.Fatalf("after what was too large: %v", err)
 	}
+}
+
+// The limit can be changed while the broker runs, for all topics or this one: what
+// waits together for a busy coordinator is still written, in batches that fit.
+func TestLargestCommitChanges(t *testing.T) {
+	n := startNode(t, Options{Store: memstore.New(), FS: vfs.NewMem()}, "offsets.topic.num.partitions=1")
+	o := newOperator(t, n, kgo.MaxVersions(kversion.V3_9_0()))
+	id := o.create("t", 100)
+	o.commitOffset("g", "t", 1) // makes the topic
+	o.alter("__consumer_offsets", "max.message.bytes=2000")
+	var work sync.WaitGroup
+	for i := range 30 {
+		cl := newOperator(t, n).cl
+		work.Go(func() {
+			req := kmsg.NewPtrOffsetCommitRequest()
+			req.Group, req.Generation = fmt.Sprint("g", i), -1
+			rt := kmsg.NewOffsetCommitRequestTopic()
+			rt.Topic, rt.TopicID = "t", id
+			for p := range int32(10) {
+				rp := kmsg.NewOffsetCommitRequestTopicPartition()
+				rp.Partition = p
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			req.Topics = append(req.Topics, rt)
+			for range 20 {
+				resp, err := req.RequestWith(t.Context(), cl)
+				if err == nil {
+					err = kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
+				}
+				if err != nil {
+					t.Errorf("group %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	work.Wait()
 }
 
 func (o *operator) remove(topic string) {

@@ -29,6 +29,10 @@ func (l partitionLog) Append(b runtime.Batch) (int64, error) {
 
 func (l partitionLog) Writable() error { return l.p.Writable() }
 
+func (l partitionLog) MaxBatchBytes() int {
+	return max(1, l.p.MaxMessageBytes()-protocol.BatchHeaderLen)
+}
+
 func (l partitionLog) Read(offset int64, maxBytes int, buf []byte) ([]byte, error) {
 	out, _, err := l.p.ReadBytes(buf, offset, maxBytes)
 	return out, err

@@ -8,7 +8,6 @@ import (
 	"github.com/gregor-broker/gregor/coordinator/runtime"
 	"github.com/gregor-broker/gregor/coordinator/txn"
 	"github.com/gregor-broker/gregor/metadata"
-	"github.com/gregor-broker/gregor/protocol"
 )
 
 // txnConfig takes the coordinator's settings from the broker's.
@@ -34,7 +33,6 @@ func (n *Node) newTransactions(o Options) error {
 		NewShard:        func(_ int32, writable func() error) *txn.Shard { return txn.NewShard(cfg, writable) },
 		Now:             o.Now,
 		Log:             n.log,
-		MaxBatchBytes:   max(1, v.Int("message.max.bytes")-protocol.BatchHeaderLen),
 		LoadBufferBytes: v.Int("transaction.state.log.load.buffer.size"),
 		OnLoaded: func(partition int32, took time.Duration, records int64) {
 			if records > 0 {

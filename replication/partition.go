@@ -2,6 +2,7 @@ package replication
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -121,6 +122,18 @@ func (p *Partition) Writable() error {
 		return nil // Append says that
 	}
 	return p.state.enoughInSync()
+}
+
+// MaxMessageBytes is the size of the largest batch that Append takes now
+// (max.message.bytes).
+func (p *Partition) MaxMessageBytes() int {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	log, err := p.usable()
+	if err != nil {
+		return math.MaxInt32 // Append says what is wrong
+	}
+	return int(log.Config().MaxMessageBytes)
 }
 
 // TopicPartition names the partition.

@@ -12,9 +12,12 @@ type Config struct {
 	InitialRebalanceDelay time.Duration // group.initial.rebalance.delay.ms
 	MaxSize               int           // group.max.size
 	OffsetMetadataMax     int           // offset.metadata.max.bytes
-	MaxRecordBytes        int           // what one append takes of records; 0: no bound
 	OffsetsRetention      time.Duration // offsets.retention.minutes
 	OffsetsCheckInterval  time.Duration // offsets.retention.check.interval.ms
+
+	// MaxRecordBytes returns what one append takes of records, which can change
+	// while the broker runs; nil: no bound.
+	MaxRecordBytes func() int
 
 	ConsumerMaxSize           int           // group.consumer.max.size
 	ConsumerAssignors         []string      // group.consumer.assignors, the first is the default

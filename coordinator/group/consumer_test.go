@@ -472,7 +472,7 @@ func TestLargeConsumerGroup(t *testing.T) {
 	const members = 60
 	w := newWorld(t)
 	w.img = testTopics(t, 1, map[string]int{"t": members})
-	w.cfg.MaxRecordBytes = 2000
+	w.cfg.MaxRecordBytes = func() int { return 2000 }
 	w.cfg.ConsumerAssignmentInterval = func() time.Duration { return 5 * time.Second }
 	var clients []*client
 	for i := range members {

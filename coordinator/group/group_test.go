@@ -98,7 +98,7 @@ func (w *world) apply(r runtime.Result) {
 		}
 		w.replies[w.tickets] = r.Refused
 	}
-	if size := recordsSize(r.Records); w.cfg.MaxRecordBytes > 0 && size > w.cfg.MaxRecordBytes && !r.Divisible {
+	if size := recordsSize(r.Records); w.cfg.MaxRecordBytes != nil && size > w.cfg.MaxRecordBytes() && !r.Divisible {
 		w.t.Fatalf("%d bytes of records in one append", size)
 	}
 	for _, rec := range r.Records {
@@ -486,7 +486,7 @@ func TestManyOffsetsGoTogether(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			w := newWorld(t)
-			w.cfg.MaxRecordBytes = 1000
+			w.cfg.MaxRecordBytes = func() int { return 1000 }
 			for p := range int32(100) {
 				w.apply(w.s.OffsetCommit(w.now, w.ticket(), commitRequest("", -1, p, 7)))
 			}

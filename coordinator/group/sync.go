@@ -116,7 +116,7 @@ func (s *Shard) assign(st *step, g *classicGroup, assignment []kmsg.SyncGroupReq
 }
 
 func (s *Shard) tooLarge(r runtime.Record) bool {
-	return s.cfg.MaxRecordBytes > 0 && r.Size() > s.cfg.MaxRecordBytes
+	return s.cfg.MaxRecordBytes != nil && r.Size() > s.cfg.MaxRecordBytes()
 }
 
 // syncTimeout removes the members that joined a generation but never asked for

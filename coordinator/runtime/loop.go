@@ -277,8 +277,8 @@ func (l *loop[S]) apply(r Result, from Ticket) error {
 		l.answer(from, err)
 		return nil
 	}
-	size := recordsSize(r.Records)
-	if size > l.o.MaxBatchBytes && !r.Divisible {
+	size, most := recordsSize(r.Records), l.log.MaxBatchBytes()
+	if size > most && !r.Divisible {
 		if r.SkipReplay {
 			return fmt.Errorf("%d bytes of records in one request: %w", size, kerr.MessageTooLarge)
 		}
@@ -292,7 +292,7 @@ func (l *loop[S]) apply(r Result, from Ticket) error {
 			return nil
 		}
 	}
-	if err := l.writeParts(r, size); err != nil {
+	if err := l.writeParts(r, size, most); err != nil {
 		return err
 	}
 	for _, reply := range r.Replies {
@@ -324,34 +324,34 @@ func (l *loop[S]) answer(from Ticket, err error) {
 
 // writeParts writes a result whose records may be more than one append takes:
 // then so many at a time as it does.
-func (l *loop[S]) writeParts(r Result, size int) error {
+func (l *loop[S]) writeParts(r Result, size, most int) error {
 	records := r.Records
-	for size > l.o.MaxBatchBytes {
+	for size > most {
 		n, part := 0, 0
-		for n < len(records) && (n == 0 || part+records[n].Size() <= l.o.MaxBatchBytes) {
+		for n < len(records) && (n == 0 || part+records[n].Size() <= most) {
 			part += records[n].Size()
 			n++
 		}
 		r.Records = records[:n]
-		if err := l.write(r, part); err != nil {
+		if err := l.write(r, part, most); err != nil {
 			return err
 		}
 		records, size = records[n:], size-part
 	}
 	r.Records = records
-	return l.write(r, size)
+	return l.write(r, size, most)
 }
 
 // write replays a result's records and puts them into the pending batch,
 // appending that first where they cannot share it.
-func (l *loop[S]) write(r Result, size int) error {
+func (l *loop[S]) write(r Result, size, most int) error {
 	if r.Marker != nil {
 		return l.writeMarker(*r.Marker)
 	}
 	if len(r.Records) == 0 {
 		return nil
 	}
-	if l.pending.bytes+size > l.o.MaxBatchBytes || !sameProducer(l.pending.producer, r.Producer) {
+	if l.pending.bytes+size > most || !sameProducer(l.pending.producer, r.Producer) {
 		if err := l.flush(); err != nil {
 			return err
 		}

@@ -21,9 +21,6 @@ type Options[S Shard] struct {
 	// Now is the clock.
 	Now func() time.Time
 	Log zerolog.Logger
-	// MaxBatchBytes bounds the records of one append ([Record.Size]); what a single
-	// request writes beyond it is refused with MESSAGE_TOO_LARGE.
-	MaxBatchBytes int
 	// LoadBufferBytes is how much of the log one read takes while loading.
 	LoadBufferBytes int
 	// OnLoaded is told how long a load took and how many records it replayed.
@@ -49,8 +46,8 @@ func New[S Shard](o Options[S]) (*Runtime[S], error) {
 	if o.NewShard == nil || o.Now == nil {
 		return nil, errors.New("coordinator runtime: NewShard and Now are needed")
 	}
-	if o.MaxBatchBytes <= 0 || o.LoadBufferBytes <= 0 {
-		return nil, errors.New("coordinator runtime: MaxBatchBytes and LoadBufferBytes must be above zero")
+	if o.LoadBufferBytes <= 0 {
+		return nil, errors.New("coordinator runtime: LoadBufferBytes must be above zero")
 	}
 	return &Runtime[S]{o: o, shards: make(map[int32]*loop[S])}, nil
 }

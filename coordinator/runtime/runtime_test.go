@@ -23,6 +23,7 @@ type memLog struct {
 	end, hw   int64
 	autoHW    bool
 	fail      error
+	max       int   // what a batch may take
 	epoch     int32 // appends below it are refused, as a partition does
 	appends   int
 	listeners map[int]func(int64)
@@ -30,7 +31,7 @@ type memLog struct {
 }
 
 func newMemLog(autoHW bool) *memLog {
-	return &memLog{autoHW: autoHW, listeners: make(map[int]func(int64))}
+	return &memLog{autoHW: autoHW, max: 1000, listeners: make(map[int]func(int64))}
 }
 
 func (m *memLog) Append(b Batch) (int64, error) {
@@ -41,6 +42,9 @@ func (m *memLog) Append(b Batch) (int64, error) {
 	}
 	if b.LeaderEpoch < m.epoch {
 		return 0, kerr.NotLeaderForPartition
+	}
+	if recordsSize(b.Records) > m.max {
+		return 0, kerr.MessageTooLarge
 	}
 	m.appends++
 	p := protocol.BatchParams{BaseOffset: m.end, LeaderEpoch: b.LeaderEpoch, BaseTimestamp: b.Timestamp.UnixMilli()}
@@ -77,6 +81,18 @@ func (m *memLog) Writable() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.fail
+}
+
+func (m *memLog) MaxBatchBytes() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.max
+}
+
+func (m *memLog) setMax(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.max = n
 }
 
 func (m *memLog) setHW(hw int64) {
@@ -215,7 +231,7 @@ func newRuntime(t *testing.T, shard func(int32) *register) *Runtime[*register] {
 	t.Helper()
 	r, err := New(Options[*register]{
 		Name: "test", NewShard: func(p int32, _ func() error) *register { return shard(p) }, Now: time.Now, Log: zerolog.Nop(),
-		MaxBatchBytes: 1000, LoadBufferBytes: 64,
+		LoadBufferBytes: 64,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -326,6 +342,39 @@ func TestRequestsThatQueuedShareOneAppend(t *testing.T) {
 		}
 		if log.appends != 1 {
 			t.Fatalf("%d appends for what queued behind one request, want 1", log.appends)
+		}
+	})
+}
+
+// What one append takes can change while the broker runs, either way.
+func TestBatchesAreAsLargeAsTheLogTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog(true)
+		r := newRuntime(t, newRegister)
+		defer r.Close()
+		r.Elected(0, 1, log)
+		synctest.Wait()
+		for _, limit := range []int{100, 3000} {
+			log.setMax(limit)
+			hold := make(chan struct{})
+			first := goCall(r, 0, func(_ *register, _ time.Time, t Ticket) Result {
+				<-hold
+				return Result{Replies: []Reply{{Ticket: t, Response: "held"}}}
+			})
+			synctest.Wait()
+			var calls []<-chan outcome
+			for i := range 10 {
+				calls = append(calls, goCall(r, 0, put("k"+strconv.Itoa(i), "v")))
+			}
+			synctest.Wait()
+			close(hold)
+			wantAnswer(t, first, "held")
+			for _, c := range calls {
+				wantAnswer(t, c, "v")
+			}
+			large := string(make([]byte, limit-recordOverhead-len("a")))
+			wantAnswer(t, goCall(r, 0, put("a", large)), large)
+			wantError(t, goCall(r, 0, put("a", large+"b")), kerr.MessageTooLarge)
 		}
 	})
 }
@@ -647,7 +696,7 @@ func TestEffectsWaitForTheirRecords(t *testing.T) {
 				s := newRegister(0)
 				s.onLoaded = func(time.Time) Result { return Result{Effects: []any{"loaded"}} }
 				return s
-			}, Now: time.Now, Log: zerolog.Nop(), MaxBatchBytes: 1000, LoadBufferBytes: 64,
+			}, Now: time.Now, Log: zerolog.Nop(), LoadBufferBytes: 64,
 			OnEffect: func(partition, epoch int32, effect any) {
 				effects = append(effects, fmt.Sprint(partition, "@", epoch, ":", effect))
 			},

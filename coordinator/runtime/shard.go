@@ -110,6 +110,9 @@ type PartitionLog interface {
 	// Writable is the error with which Append would fail now because too few
 	// replicas are in sync, nil if enough are.
 	Writable() error
+	// MaxBatchBytes bounds the records of one batch ([Record.Size]). It may change
+	// at any time.
+	MaxBatchBytes() int
 	// Read appends whole batches from the offset on to buf: at least one, and
 	// at most about maxBytes; none at the end of the log.
 	Read(offset int64, maxBytes int, buf []byte) ([]byte, error)

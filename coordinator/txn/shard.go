@@ -163,6 +163,9 @@ func (s *Shard) setTimer(st *step, key string, after time.Duration) {
 // Timeout handles a timer that went off; see runtime.Shard.
 func (s *Shard) Timeout(now time.Time, key string) runtime.Result {
 	st := &step{now: now}
+	// There may be more ids than the records of one append: what is refused as too
+	// large would be refused the next time again.
+	st.Divisible = true
 	switch key {
 	case timerTimeouts:
 		if s.writable() == nil { // else the next time
@@ -274,6 +277,7 @@ func (s *Shard) Complete(now time.Time, t runtime.Ticket, c Completion) runtime.
 
 func (s *Shard) complete(now time.Time, t runtime.Ticket, c Completion) runtime.Result {
 	st := &step{now: now}
+	st.Divisible = true // whatever waits for it, the completion is written
 	st.reply(t, nil)
 	tx := s.ids[c.TransactionalID]
 	if tx == nil || !tx.ending() || tx.producerID != c.ProducerID || tx.epoch != c.Epoch || (tx.state == PrepareCommit) != c.Commit {

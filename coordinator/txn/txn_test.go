@@ -1,7 +1,10 @@
 package txn
 
 import (
+	"errors"
+	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -463,6 +466,65 @@ func TestTooManyPartitions(t *testing.T) {
 
 // Before transaction.version is finalized the records are those that older
 // versions of Kafka read.
+// What is due at once may be more than one append takes: all of it happens, or
+// else none would ever.
+func TestMoreThanOneAppendTakes(t *testing.T) {
+	for _, version := range []int16{0, V2} {
+		w := newWorld(t)
+		w.batch, w.cfg.IDExpiration = 2048, time.Hour
+		ids := make([]string, 100)
+		for i := range ids {
+			ids[i] = fmt.Sprint("x", i)
+			want(t, w.add(ids[i], w.mustInit(ids[i]), version, a0, a1, b0), nil)
+		}
+		w.advance(2 * time.Minute) // beyond the timeout of all
+		for _, id := range ids {
+			if tx := w.s.ids[id]; tx.state != PrepareAbort {
+				t.Fatalf("transaction of %q is %s after its timeout", id, tx.state)
+			}
+		}
+		if m := w.takeEffects(); len(m) != len(ids) {
+			t.Fatalf("markers of %d transactions, want %d", len(m), len(ids))
+		} else {
+			for _, m := range m {
+				w.complete(m)
+			}
+		}
+		w.advance(w.cfg.IDExpiration + 2*w.cfg.ExpirationInterval)
+		if n := len(w.s.ids); n != 0 {
+			t.Fatalf("%d transactional ids did not expire", n)
+		}
+	}
+}
+
+// The same for what waited for a transaction to complete: were its completion
+// refused with them, it would hang.
+func TestCompletionWithManyWhoWait(t *testing.T) {
+	w := newWorld(t)
+	w.batch, w.cfg.MaxRecordBytes = 2048, 1024
+	p := w.mustInit("x")
+	want(t, w.add("x", p, V2, a0), nil)
+	next, err := w.end("x", p, V2, true)
+	want(t, err, nil)
+	m := w.takeEffects()
+	topic := strings.Repeat("t", 249)
+	var waiting []runtime.Ticket
+	for i := range 10 {
+		for j := range 20 {
+			waiting = append(waiting, w.startAdd("x", next, V2, time.Second, TopicPartition{topic, int32(20*i + j)}))
+		}
+	}
+	w.complete(m[0])
+	for _, ticket := range waiting {
+		if err := w.added(ticket); err != nil && !errors.Is(err, kerr.MessageTooLarge) {
+			t.Fatal(err)
+		}
+	}
+	if tx := w.s.ids["x"]; tx.state != Ongoing || len(tx.partitions()) < 100 {
+		t.Fatalf("%s with %d partitions", tx.state, len(tx.partitions()))
+	}
+}
+
 func TestRecordVersions(t *testing.T) {
 	for level, version := range map[int16]int16{0: 0, 1: 1, 2: 1} {
 		w := newWorld(t)

@@ -36,6 +36,8 @@ type world struct {
 	// asked is what the shard was when a handler last asked for it.
 	refused error
 	asked   string
+	// batch is how much one append takes, 0: whatever comes.
+	batch int
 }
 
 type fataler interface {
@@ -103,6 +105,16 @@ func (w *world) apply(r runtime.Result) {
 			w.t.Fatalf("refused, and changed from\n%s\nto\n%s", w.asked, now)
 		}
 		w.replies[w.tickets] = r.Refused
+	}
+	size := 0
+	for _, rec := range r.Records {
+		size += rec.Size()
+	}
+	if w.batch > 0 && size > w.batch && !r.Divisible { // as the runtime: none of it is done
+		for _, rep := range r.Replies {
+			w.replies[rep.Ticket] = kerr.MessageTooLarge
+		}
+		return
 	}
 	for _, rec := range r.Records {
 		if err := w.s.Replay(int64(len(w.log)), r.Producer, rec); err != nil {

@@ -111,9 +111,23 @@ func (s *Shard) endV2(st *step, tx *transaction, req *kmsg.EndTxnRequest, newID 
 	case tx.state == prepare:
 		return nil, kerr.ConcurrentTransactions
 	case tx.state == complete && retry:
-		return tx, nil
+		return s.ended(st, tx, newID)
 	}
 	return nil, kerr.InvalidTxnState
+}
+
+// ended answers who asks for the end that a transaction has.
+func (s *Shard) ended(st *step, tx *transaction, newID int64) (*transaction, error) {
+	if !tx.outOfEpochs() {
+		return tx, nil
+	}
+	if newID < 0 {
+		return nil, errNeedProducerID
+	}
+	next := *tx
+	next.producerID, next.epoch, next.updatedMs = newID, 0, st.nowMs()
+	s.put(st, &next)
+	return &next, nil
 }
 
 // endCurrent decides a transaction of version 2 and returns what the client is

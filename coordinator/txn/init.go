@@ -73,13 +73,13 @@ func (s *Shard) initProducer(st *step, req *kmsg.InitProducerIDRequest, newID in
 	next.timeoutMs, next.nextProducerID = req.TransactionTimeoutMillis, noProducerID
 	last := int16(noEpoch)
 	switch {
-	case exhausted(tx.epoch) && (!known || req.ProducerEpoch == tx.epoch):
+	case exhausted(tx.epoch) && (!known || req.ProducerEpoch == tx.epoch || tx.outOfEpochs() && req.ProducerEpoch == tx.lastEpoch):
 		if newID < 0 {
 			return nil, errNeedProducerID
 		}
 		next.producerID, next.epoch = newID, 0
 		if known {
-			last = tx.epoch
+			last = req.ProducerEpoch
 		}
 	case !known:
 		next.epoch++

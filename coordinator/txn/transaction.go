@@ -45,6 +45,10 @@ const (
 
 func exhausted(epoch int16) bool { return epoch >= maxEpoch-1 }
 
+// outOfEpochs tells that the producer was fenced with the last epoch: whoever
+// goes on needs another id, also the producer that may take its fence over.
+func (tx *transaction) outOfEpochs() bool { return tx.epoch == maxEpoch }
+
 // transaction is what is known of one transactional id. Values are replaced,
 // never changed, but for lastEpoch.
 type transaction struct {

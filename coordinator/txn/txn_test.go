@@ -301,6 +301,43 @@ func TestFenceAtTheLastEpoch(t *testing.T) {
 	}
 }
 
+// Who was fenced with the last epoch may go on with version 2, but not in that
+// epoch: its transactions could not be ended, because there is none above it
+// that their markers could have.
+func TestNobodyHasTheLastEpoch(t *testing.T) {
+	ways := map[string]func(w *world, p producer) (producer, error){
+		"InitProducerId": func(w *world, p producer) (producer, error) { return w.init("x", p) },
+		"EndTxn":         func(w *world, p producer) (producer, error) { return w.end("x", p, V2, false) },
+	}
+	for name, goOn := range ways {
+		w := newWorld(t)
+		w.mustInit("x")
+		p := producer{1001, math.MaxInt16 - 1}
+		w.s.ids["x"].epoch = p.epoch
+		want(t, w.add("x", p, V2, a0), nil)
+		w.advance(2 * time.Minute) // beyond its timeout
+		w.want("x", "PrepareAbort 1001/32767")
+		w.completeAll()
+		q, err := goOn(w, p)
+		want(t, err, nil)
+		if q != (producer{1002, 0}) {
+			t.Fatalf("%s: goes on with %v", name, q)
+		}
+		retry, err := goOn(w, p)
+		want(t, err, nil)
+		if retry != q {
+			t.Fatalf("%s: retry got %v, want %v", name, retry, q)
+		}
+		want(t, w.add("x", q, V2, a0), nil)
+		if _, err := w.end("x", q, V2, true); err != nil {
+			t.Fatal(err)
+		}
+		if m := w.takeEffects(); len(m) != 1 || m[0].ProducerID != 1002 || m[0].Epoch != 1 {
+			t.Fatalf("markers %+v", m)
+		}
+	}
+}
+
 // KIP-360: a producer recovers with the id and epoch that it has, unless another
 // came between.
 func TestInitOfKnownProducer(t *testing.T) {

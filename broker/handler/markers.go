@@ -99,6 +99,9 @@ func (m *Markers) Send(partition, coordinatorEpoch int32, what txn.SendMarkers) 
 		if before != nil {
 			before.cancel()
 			<-before.done
+			if !m.pending(ctx, j) {
+				return
+			}
 		}
 		m.run(ctx, j)
 	})
@@ -156,18 +159,50 @@ func (m *Markers) log(j *markerJob) *zerolog.Logger {
 	return &l
 }
 
+// pending tells whether a transaction still waits for its markers. A shard that was
+// loaded asks for all that it found undone, and the job of before may have completed
+// it since: markers that are written once more then would end the next transaction
+// of a producer that keeps its epoch.
+func (m *Markers) pending(ctx context.Context, j *markerJob) bool {
+	for backoff := markerBackoff; ; backoff = min(2*backoff, markerMaxBackoff) {
+		answer, err := m.o.Transactions.Call(ctx, j.partition, func(s *txn.Shard, now time.Time, t runtime.Ticket) runtime.Result {
+			return s.Pending(now, t, j.completion())
+		})
+		if !triedAgain(err) {
+			is, _ := answer.(bool)
+			return is
+		}
+		select {
+		case <-time.After(backoff):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (j *markerJob) completion() txn.Completion {
+	return txn.Completion{
+		TransactionalID: j.TransactionalID, ProducerID: j.ProducerID, Epoch: j.Epoch, Commit: j.Commit, DecidedMs: j.DecidedMs,
+	}
+}
+
+// triedAgain tells which errors of a shard pass without its being loaded anew, when
+// it would ask again.
+func triedAgain(err error) bool {
+	return errors.Is(err, kerr.CoordinatorLoadInProgress) || errors.Is(err, kerr.NotEnoughReplicas)
+}
+
 // complete tells the coordinator and says whether to try that again, as while too
 // few replicas of its log are in sync. If the shard is gone or loads its log again,
 // it will ask for the markers once more.
 func (m *Markers) complete(ctx context.Context, j *markerJob) (again bool) {
-	c := txn.Completion{TransactionalID: j.TransactionalID, ProducerID: j.ProducerID, Epoch: j.Epoch, Commit: j.Commit}
 	_, err := m.o.Transactions.Call(ctx, j.partition, func(s *txn.Shard, now time.Time, t runtime.Ticket) runtime.Result {
-		return s.Complete(now, t, c)
+		return s.Complete(now, t, j.completion())
 	})
 	if err != nil && ctx.Err() == nil {
 		m.log(j).Info().Err(err).Msg("transaction is not completed")
 	}
-	return errors.Is(err, kerr.CoordinatorLoadInProgress) || errors.Is(err, kerr.NotEnoughReplicas)
+	return triedAgain(err)
 }
 
 // writeAll writes the markers of a transaction to partitions and returns those

@@ -19,14 +19,17 @@ import (
 	"github.com/gregor-broker/gregor/metadata"
 )
 
-// completions counts the calls of Complete.
+// completions counts the calls of Complete. As long as there are none it says that
+// the transaction is pending.
 type completions struct {
 	mu   sync.Mutex
 	n    int
 	errs []error // given first
+	// then is called after the first completion, before that is answered.
+	then func()
 }
 
-func (c *completions) Call(context.Context, int32, runtime.Handler[*txn.Shard]) (any, error) {
+func (c *completions) Call(_ context.Context, _ int32, h runtime.Handler[*txn.Shard]) (any, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.errs) > 0 {
@@ -34,7 +37,14 @@ func (c *completions) Call(context.Context, int32, runtime.Handler[*txn.Shard]) 
 		c.errs = c.errs[1:]
 		return nil, err
 	}
+	r := h(txn.NewShard(&txn.Config{}, func() error { return nil }), time.Now(), 1)
+	if _, asks := r.Replies[0].Response.(bool); asks {
+		return c.n == 0, nil
+	}
 	c.n++
+	if c.n == 1 && c.then != nil {
+		c.then()
+	}
 	return nil, nil
 }
 
@@ -178,6 +188,26 @@ func TestOneMarkerJobForATransactionalID(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(time.Minute)
 		c.want(t, 1)
+	})
+}
+
+// A shard that loads finds a transaction undone which the job of before completes
+// before the markers are asked for again: they are not written again, into what may
+// be the producer's next transaction by then.
+func TestNoMarkersOfWhatIsCompleted(t *testing.T) {
+	img := elsewhere(t)
+	synctest.Test(t, func(t *testing.T) {
+		p, c := peer{make(chan func(context.Context, *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error))}, &completions{}
+		m := remoteMarkers(img, p, c)
+		defer m.Close()
+		c.then = func() { m.Send(0, 0, twoMarkers(3)) }
+		m.Send(0, 0, twoMarkers(3))
+		p.answers <- wrote(0, 0)
+		time.Sleep(time.Minute)
+		c.want(t, 1)
+		if n := m.Pending(); n != 0 {
+			t.Fatalf("%d jobs want to write markers of a transaction that is completed", n)
+		}
 	})
 }
 

@@ -71,6 +71,9 @@ type SendMarkers struct {
 	// Version is the transaction version by whose rules the markers are judged.
 	Version    int16
 	Partitions []TopicPartition
+	// DecidedMs is when it was decided: a producer that keeps its epoch has many
+	// transactions that look the same but for this.
+	DecidedMs int64
 }
 
 // NeedProducerID is the response to a request that cannot be answered without
@@ -256,7 +259,7 @@ func (s *Shard) decide(st *step, tx, from *transaction, state State, version int
 func (s *Shard) sendMarkers(st *step, tx *transaction) {
 	st.Effects = append(st.Effects, SendMarkers{
 		TransactionalID: tx.id, ProducerID: tx.producerID, Epoch: tx.epoch,
-		Commit: tx.state == PrepareCommit, Version: tx.version, Partitions: tx.partitions(),
+		Commit: tx.state == PrepareCommit, Version: tx.version, Partitions: tx.partitions(), DecidedMs: tx.updatedMs,
 	})
 }
 
@@ -266,6 +269,18 @@ type Completion struct {
 	ProducerID      int64
 	Epoch           int16
 	Commit          bool
+	DecidedMs       int64
+}
+
+// of tells whether it is this transaction that waits for the report.
+func (c *Completion) of(tx *transaction) bool {
+	return tx != nil && tx.ending() && tx.producerID == c.ProducerID && tx.epoch == c.Epoch &&
+		(tx.state == PrepareCommit) == c.Commit && tx.updatedMs == c.DecidedMs
+}
+
+// Pending answers whether a transaction still waits for its completion (a bool).
+func (s *Shard) Pending(_ time.Time, t runtime.Ticket, c Completion) runtime.Result {
+	return runtime.Result{Replies: []runtime.Reply{{Ticket: t, Response: c.of(s.ids[c.TransactionalID])}}}
 }
 
 // Complete completes the transaction whose markers are written. A report of
@@ -280,7 +295,7 @@ func (s *Shard) complete(now time.Time, t runtime.Ticket, c Completion) runtime.
 	st.Divisible = true // whatever waits for it, the completion is written
 	st.reply(t, nil)
 	tx := s.ids[c.TransactionalID]
-	if tx == nil || !tx.ending() || tx.producerID != c.ProducerID || tx.epoch != c.Epoch || (tx.state == PrepareCommit) != c.Commit {
+	if !c.of(tx) {
 		return st.Result
 	}
 	done := tx.completed(st.nowMs())

@@ -138,6 +138,25 @@ func TestOneCompletion(t *testing.T) {
 	}
 }
 
+// A late report of a transaction does not complete the next one, whose markers are
+// still to be written, though producer, epoch and outcome are the same.
+func TestCompletionOfTheTransactionBefore(t *testing.T) {
+	w := newWorld(t)
+	p := w.mustInit("x")
+	var decided []SendMarkers
+	for range 2 {
+		want(t, w.add("x", p, 0, a0), nil)
+		w.advance(time.Millisecond)
+		_, err := w.end("x", p, 0, true)
+		want(t, err, nil)
+		decided = append(decided, w.takeEffects()...)
+		w.complete(decided[0])
+	}
+	w.want("x", "PrepareCommit 1001/0")
+	w.complete(decided[1])
+	w.want("x", "CompleteCommit 1001/0")
+}
+
 // A delayed EndTxn must not end a later transaction (KAFKA-17754): with version
 // 2 it cannot.
 func TestDelayedEndTxnEndsNoLaterTransaction(t *testing.T) {

@@ -288,7 +288,7 @@ func (w *world) takeEffects() []SendMarkers {
 func (w *world) complete(m SendMarkers) {
 	w.t.Helper()
 	w.call(func(t runtime.Ticket) runtime.Result {
-		return w.s.Complete(w.now, t, Completion{TransactionalID: m.TransactionalID, ProducerID: m.ProducerID, Epoch: m.Epoch, Commit: m.Commit})
+		return w.s.Complete(w.now, t, Completion{TransactionalID: m.TransactionalID, ProducerID: m.ProducerID, Epoch: m.Epoch, Commit: m.Commit, DecidedMs: m.DecidedMs})
 	})
 }
 

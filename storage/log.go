@@ -171,7 +171,11 @@ func (l *Log) SetHighWatermark(hw int64) int64 {
 
 // publishTxns makes the state of transactions visible to readers. Under mu.
 func (l *Log) publishTxns() {
-	l.firstUnstable.Store(l.producers.firstUnstable())
+	off := l.producers.firstUnstable()
+	if off >= 0 {
+		off = max(off, l.start.Load()) // where the transaction began may be deleted
+	}
+	l.firstUnstable.Store(off)
 	l.txnsEnded.Store(len(l.producers.ended) > 0)
 }
 

@@ -374,6 +374,29 @@ func TestUnstableUntilTheMarkerIsCommitted(t *testing.T) {
 	}
 }
 
+// TestStableOffsetIsNotBelowTheLogStart: a reader that was sent to where the deleted part of an open transaction began
+// would be told that there is no such offset, and sent there again.
+func TestStableOffsetIsNotBelowTheLogStart(t *testing.T) {
+	x := newTxnLog(t)
+	x.begin(txnBatch{id: 7}, true)
+	x.begin(txnBatch{id: 8}, true)
+	wantErr(t, x.l.SetLogStartOffset(1), nil)
+	if lso := x.l.LastStableOffset(); lso != 1 {
+		t.Fatalf("last stable offset %d, the log starts at 1", lso)
+	}
+	x.begin(txnBatch{id: 9}, true)
+	if lso := x.l.LastStableOffset(); lso != 1 {
+		t.Fatalf("last stable offset %d, the log starts at 1", lso)
+	}
+	_, err := x.marker(7, 1, true, 0, 2)
+	wantErr(t, err, nil)
+	_, err = x.marker(8, 1, true, 0, 2)
+	wantErr(t, err, nil)
+	if lso := x.l.LastStableOffset(); lso != 2 {
+		t.Fatalf("last stable offset %d, a transaction is open from 2 on", lso)
+	}
+}
+
 // TestAbortedOfASegmentThatGoes: a reader that has records of a segment is told which of them were aborted, though the
 // segment was taken away right after the read.
 func TestAbortedOfASegmentThatGoes(t *testing.T) {

@@ -52,7 +52,8 @@ func checkProduced(records []byte, tp *TopicPartition, cfg *LogConfig, opts *App
 		if !b.ValidCRC() {
 			return nil, errCRC(b)
 		}
-		if int64(len(b)) > int64(cfg.MaxMessageBytes) {
+		// Not of markers, which a producer's transaction needs however small its batches are to be.
+		if int64(len(b)) > int64(cfg.MaxMessageBytes) && !b.IsControl() {
 			return nil, errTooLarge(len(b), cfg)
 		}
 		total += len(b)

@@ -397,6 +397,20 @@ func TestStableOffsetIsNotBelowTheLogStart(t *testing.T) {
 	}
 }
 
+// TestMarkerWhereBatchesAreSmall: max.message.bytes that was lowered below the size of a marker keeps no transaction open.
+func TestMarkerWhereBatchesAreSmall(t *testing.T) {
+	x := newTxnLog(t)
+	x.begin(txnBatch{id: 7}, true)
+	cfg := x.l.Config()
+	cfg.MaxMessageBytes = 1
+	x.l.SetConfig(cfg)
+	_, err := x.append(txnBatch{id: 7, seq: 1}, AppendOptions{})
+	wantErr(t, err, kerr.MessageTooLarge)
+	_, err = x.marker(7, 1, true, 0, 2)
+	wantErr(t, err, nil)
+	x.unstable(-1)
+}
+
 // TestAbortedOfASegmentThatGoes: a reader that has records of a segment is told which of them were aborted, though the
 // segment was taken away right after the read.
 func TestAbortedOfASegmentThatGoes(t *testing.T) {

@@ -224,17 +224,9 @@ func (m *Markers) writeAll(ctx context.Context, j *markerJob, tps []txn.TopicPar
 		leader, _ := leaderOf(img.Topic(tp.Topic), tp.Partition)
 		byLeader[leader] = append(byLeader[leader], tp)
 	}
-	for leader, tps := range byLeader {
-		var errs []error
-		switch {
-		case leader == m.o.NodeID:
-			errs = m.Write(ctx, marker, tps)
-		case leader < 0 || m.o.Peers == nil:
-			errs = same(make([]error, len(tps)), kerr.LeaderNotAvailable)
-		default:
-			errs = m.writeRemotely(ctx, leader, marker, tps)
-		}
-		for i, err := range errs {
+	for _, w := range m.writeToLeaders(ctx, marker, byLeader) {
+		tps := w.partitions
+		for i, err := range w.errs {
 			switch {
 			case err == nil:
 			case errors.Is(err, kerr.TransactionCoordinatorFenced):
@@ -255,6 +247,35 @@ func (m *Markers) writeAll(ctx context.Context, j *markerJob, tps []txn.TopicPar
 	return left, fenced
 }
 
+// written is what became of the markers for one leader's partitions.
+type written struct {
+	partitions []txn.TopicPartition
+	errs       []error
+}
+
+// writeToLeaders writes to all leaders at the same time: those of one that hangs are
+// not to keep the others' readers waiting.
+func (m *Markers) writeToLeaders(ctx context.Context, marker runtime.Marker, byLeader map[int32][]txn.TopicPartition) []written {
+	all := make([]written, 0, len(byLeader))
+	var writes sync.WaitGroup
+	for leader, tps := range byLeader {
+		all = append(all, written{partitions: tps})
+		w := &all[len(all)-1] // all has its room already
+		writes.Go(func() {
+			switch {
+			case leader == m.o.NodeID:
+				w.errs = m.Write(ctx, marker, tps)
+			case leader < 0 || m.o.Peers == nil:
+				w.errs = same(make([]error, len(tps)), kerr.LeaderNotAvailable)
+			default:
+				w.errs = m.writeRemotely(ctx, leader, marker, tps)
+			}
+		})
+	}
+	writes.Wait()
+	return all
+}
+
 // knowsCoordinator tells whether an image is as new as the coordinator that sent
 // the job. One that is older may lack a partition which exists: a coordinator
 // begins its work while metadata is being applied, and is in the image only
@@ -271,6 +292,7 @@ func (m *Markers) Write(ctx context.Context, marker runtime.Marker, tps []txn.To
 	errs := make([]error, len(tps))
 	parts := make([]int, len(tps))
 	var wait replication.ProduceWait
+	var groups sync.WaitGroup // each waits for its own partition, and the others not for it
 	for i, tp := range tps {
 		parts[i] = -1
 		p, err := m.o.Partitions.Partition(tp.Topic, tp.Partition)
@@ -279,7 +301,7 @@ func (m *Markers) Write(ctx context.Context, marker runtime.Marker, tps []txn.To
 			continue
 		}
 		if tp.Topic == OffsetsTopic {
-			errs[i] = m.writeToGroup(ctx, p, marker)
+			groups.Go(func() { errs[i] = m.writeToGroup(ctx, p, marker) })
 			continue
 		}
 		end, err := m.append(p, marker)
@@ -290,6 +312,7 @@ func (m *Markers) Write(ctx context.Context, marker runtime.Marker, tps []txn.To
 		parts[i] = wait.Add(p, end)
 	}
 	wait.Wait(ctx, m.o.Timeout)
+	groups.Wait()
 	for i, part := range parts {
 		if part >= 0 {
 			errs[i] = wait.Err(part)

@@ -39,12 +39,13 @@ import (
 //     older protocol nothing can tell the two apart.
 //   - A late write after the abort, which hangs (KAFKA-9144): [storage.TestGuardIsWorthlessAfterTheEnd],
 //     [storage.TestMarkerFences].
-//   - Two writers of the completion (KAFKA-10080): [txn.TestOneCompletion], [handler.TestOneMarkerJobForATransactionalID].
+//   - Two writers of the completion (KAFKA-10080): [txn.TestOneCompletion], [handler.TestOneMarkerJobForATransactionalID],
+//     [txn.TestCompletionOfTheTransactionBefore], [handler.TestNoMarkersOfWhatIsCompleted].
 //   - The next transaction while the last one completes (KAFKA-18575): [txn.TestNextTransactionWhileTheLastCompletes],
 //     [txn.TestAddWaitsForTheLastTransaction], [storage.TestGuardForTheNextTransaction],
 //     [node.TestTransactionsBackToBack].
 //   - Overflow of the epoch (KAFKA-18660): [txn.TestEpochOverflowAtEndTxn], [txn.TestEpochOverflowAtInit],
-//     [txn.TestFenceAtTheLastEpoch].
+//     [txn.TestFenceAtTheLastEpoch], [txn.TestNobodyHasTheLastEpoch].
 //   - A marker with an epoch that the log has seen (KIP-1228): [storage.TestMarkerWithEqualEpoch].
 //   - A retried marker (KAFKA-19999): [storage.TestRetriedMarker].
 //   - A lease taken for permission (etcd): [controller.TestOldControllerWritesNothing].
@@ -73,7 +74,8 @@ import (
 //   - A coordinator that loads says so, and one that resigned answers and does nothing: [runtime.TestResignedFailsCallers],
 //     [runtime.TestNewEpochTakesOver], [runtime.TestFailedAppendLoadsAgain].
 //   - A transaction that takes too long is aborted and its producer fenced: [txn.TestTimeoutAbortsAndFences],
-//     [txn.TestTimeoutCountsFromTheFirstPartition], [node.TestTransactionTimeout], [txn.TestFenceOfOngoing].
+//     [txn.TestTimeoutCountsFromTheFirstPartition], [node.TestTransactionTimeout], [txn.TestFenceOfOngoing], however many
+//     there are: [txn.TestMoreThanOneAppendTakes].
 //   - Operators find transactions that hang, and end them (KIP-664): [node.TestTransactionsLikeKafka],
 //     [node.TestLateTransactionsAreTold].
 //   - Offsets in a transaction are committed by members of the present generation or epoch only (KIP-447), and none is

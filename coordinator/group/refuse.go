@@ -11,26 +11,10 @@ import (
 // timeoutAgain is when a timer goes off again whose records could not be written.
 const timeoutAgain = 500 * time.Millisecond
 
-// wholly runs what a request does to a group so that all of it happens or
-// nothing.
-//
-// Handlers change the state of a group before their records are appended, so that
-// a failed append costs the state of all groups: it has to be loaded again. That
-// too few replicas are in sync is known beforehand, and lasts. Then the group is
-// put back to what it was if the handler wrote anything, and its caller alone is
-// refused; what only reads, and what is not in the log, goes on.
+// wholly runs what a request does to a group so that all of it happens or nothing;
+// see [runtime.Wholly].
 func (s *Shard) wholly(group string, handle func() runtime.Result) runtime.Result {
-	err := s.writable()
-	if err == nil {
-		return handle()
-	}
-	undo := s.remember(group)
-	r := handle()
-	if len(r.Records) == 0 {
-		return r
-	}
-	undo()
-	return runtime.Result{Refused: err}
+	return runtime.Wholly(s.writable, func() func() { return s.remember(group) }, handle)
 }
 
 // remember copies a group and returns what puts the copy in its place.

@@ -100,6 +100,28 @@ type Shard interface {
 	Timeout(now time.Time, key string) Result
 }
 
+// Wholly runs what a request does to a shard's state so that all of it happens or
+// nothing.
+//
+// Handlers change the state before their records are appended, so that a failed
+// append costs the state of the whole shard: it has to be loaded again. That too few
+// replicas are in sync is known beforehand, as writable says, and lasts. Then what
+// remember returns puts the state back if the handler wrote anything, and its caller
+// alone is refused; what only reads, and what is not in the log, goes on.
+func Wholly(writable func() error, remember func() (undo func()), handle func() Result) Result {
+	err := writable()
+	if err == nil {
+		return handle()
+	}
+	undo := remember()
+	r := handle()
+	if len(r.Records) == 0 {
+		return r
+	}
+	undo()
+	return Result{Refused: err}
+}
+
 // PartitionLog is the replicated log under a shard, as the leader sees it.
 type PartitionLog interface {
 	// Append writes one batch and returns the offset of its first record. It

@@ -7,30 +7,27 @@ import (
 )
 
 // wholly runs what a request does to a transactional id so that all of it happens
-// or nothing. While too few replicas are in sync records would be refused, and the
-// state of all ids had to be loaded again, markers asked for again among it. So
-// what a handler changed besides its records is put back, and its caller alone is
-// refused; who only reads goes on.
+// or nothing; see [runtime.Wholly]. Markers would be asked for again, too, if the
+// state of all ids had to be loaded.
 func (s *Shard) wholly(id string, handle func() runtime.Result) runtime.Result {
-	err := s.writable()
-	if err == nil {
-		return handle()
-	}
+	return runtime.Wholly(s.writable, func() func() { return s.remember(id) }, handle)
+}
+
+// remember notes what a handler changes of a transactional id besides its records,
+// and returns what puts it back.
+func (s *Shard) remember(id string) (undo func()) {
 	tx, waiting := s.ids[id], slices.Clone(s.waiting[id])
 	lastEpoch := int16(noEpoch)
 	if tx != nil {
 		lastEpoch = tx.lastEpoch
 	}
-	r := handle()
-	if len(r.Records) == 0 {
-		return r
+	return func() {
+		if tx != nil {
+			tx.lastEpoch = lastEpoch
+		}
+		delete(s.waiting, id)
+		if len(waiting) > 0 {
+			s.waiting[id] = waiting
+		}
 	}
-	if tx != nil {
-		tx.lastEpoch = lastEpoch
-	}
-	delete(s.waiting, id)
-	if len(waiting) > 0 {
-		s.waiting[id] = waiting
-	}
-	return runtime.Result{Refused: err}
 }

@@ -145,13 +145,22 @@ func (m *Markers) run(ctx context.Context, j *markerJob) {
 		if len(left) == 0 && !m.complete(ctx, j) {
 			return
 		}
-		select {
-		case <-time.After(backoff):
-		case <-ctx.Done():
+		if !waited(ctx, &backoff) {
 			return
 		}
-		backoff = min(2*backoff, markerMaxBackoff)
 	}
+}
+
+// waited waits before something is tried again, each time longer, and says whether
+// it is to be.
+func waited(ctx context.Context, backoff *time.Duration) bool {
+	select {
+	case <-time.After(*backoff):
+	case <-ctx.Done():
+		return false
+	}
+	*backoff = min(2**backoff, markerMaxBackoff)
+	return true
 }
 
 func (m *Markers) log(j *markerJob) *zerolog.Logger {
@@ -164,7 +173,8 @@ func (m *Markers) log(j *markerJob) *zerolog.Logger {
 // it since: markers that are written once more then would end the next transaction
 // of a producer that keeps its epoch.
 func (m *Markers) pending(ctx context.Context, j *markerJob) bool {
-	for backoff := markerBackoff; ; backoff = min(2*backoff, markerMaxBackoff) {
+	backoff := markerBackoff
+	for {
 		answer, err := m.o.Transactions.Call(ctx, j.partition, func(s *txn.Shard, now time.Time, t runtime.Ticket) runtime.Result {
 			return s.Pending(now, t, j.completion())
 		})
@@ -172,9 +182,7 @@ func (m *Markers) pending(ctx context.Context, j *markerJob) bool {
 			is, _ := answer.(bool)
 			return is
 		}
-		select {
-		case <-time.After(backoff):
-		case <-ctx.Done():
+		if !waited(ctx, &backoff) {
 			return false
 		}
 	}

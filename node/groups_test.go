@@ -27,6 +27,7 @@ func TestOffsetsGoWithTheirTopic(t *testing.T) {
 	}
 
 	o.remove("t")
+	// The coordinator hears of it later, and only its answers tell when.
 	for began := time.Now(); o.committedOffset("g", "t") != -1; time.Sleep(time.Millisecond) {
 		if time.Since(began) > 30*time.Second {
 			t.Fatal("the offset outlives its topic")

@@ -103,23 +103,31 @@ func TestRestartOnEmbeddedEtcd(t *testing.T) {
 	}
 }
 
-// TestExternalEtcd runs brokers against an etcd server that listens: it keeps
-// the topics, and new log directories join the cluster it knows.
-func TestExternalEtcd(t *testing.T) {
+// externalEtcd starts an etcd server that listens, until the test and all that it
+// starts afterwards have ended.
+func externalEtcd(t *testing.T) (endpoint string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	endpoint := l.Addr().String()
+	endpoint = l.Addr().String()
 	server, err := etcdembed.Open(t.Context(), etcdembed.Options{Dir: t.TempDir(), ClientListener: l, Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := server.Close(); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return endpoint
+}
+
+// TestExternalEtcd runs brokers against an etcd server that listens: it keeps
+// the topics, and new log directories join the cluster it knows.
+func TestExternalEtcd(t *testing.T) {
+	endpoint := externalEtcd(t)
 	dir := t.TempDir()
 	keys := []string{"metadata.etcd.endpoints=" + endpoint, "metadata.etcd.prefix=/test", "broker.session.timeout.ms=1000"}
 	n := startNode(t, Options{}, append(keys, "log.dirs="+dir)...)
@@ -141,7 +149,7 @@ func TestExternalEtcd(t *testing.T) {
 	}
 	stopNode(t, n)
 
-	_, err = Start(t.Context(), Options{
+	_, err := Start(t.Context(), Options{
 		Config:    values(t, append(keys, "listeners=PLAINTEXT://127.0.0.1:0", "http.address=", "log.dirs="+t.TempDir())...),
 		ClusterID: clusterA, Log: zerolog.Nop(),
 	})

@@ -4,19 +4,16 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gregor-broker/gregor/metadata"
-	"github.com/gregor-broker/gregor/metadata/etcdembed"
 )
 
 // client is a client of all nodes that run.
@@ -132,21 +129,7 @@ func TestFailover(t *testing.T) {
 
 // TestFailoverOnExternalEtcd: the same where the metadata is in an etcd of its own.
 func TestFailoverOnExternalEtcd(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	endpoint := l.Addr().String()
-	server, err := etcdembed.Open(t.Context(), etcdembed.Options{Dir: t.TempDir(), ClientListener: l, Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { // after the nodes
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	failOver(t, newCluster(t, 3, "metadata.etcd.endpoints="+endpoint))
+	failOver(t, newCluster(t, 3, "metadata.etcd.endpoints="+externalEtcd(t)))
 }
 
 func failOver(t *testing.T, c *testCluster) {

@@ -1,10 +1,6 @@
 package node
 
 import (
-	"go/parser"
-	"go/token"
-	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/gregor-broker/gregor/internal/testutil"
@@ -75,27 +71,5 @@ func TestRulesHaveTheirTests(t *testing.T) {
 		"storage": "../storage", "runtime": "../coordinator/runtime", "broker": "../broker", "etcdstore": "../metadata/etcdstore",
 		"etcdembed": "../metadata/etcdembed", "memstore": "../metadata/memstore",
 	}
-	file, err := parser.ParseFile(token.NewFileSet(), "rules_test.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rules strings.Builder
-	for _, c := range file.Comments {
-		rules.WriteString(c.Text())
-	}
-	var declared testutil.Declared
-	named := regexp.MustCompile(`\[(\w+)\.(Test\w+)\]`).FindAllStringSubmatch(rules.String(), -1)
-	if len(named) < 60 {
-		t.Fatalf("only %d tests are named", len(named))
-	}
-	for _, m := range named {
-		dir, ok := dirs[m[1]]
-		if !ok {
-			t.Errorf("no package %s", m[1])
-			continue
-		}
-		if !declared.Has(t, dir, m[2]) {
-			t.Errorf("there is no test %s in %s", m[2], m[1])
-		}
-	}
+	testutil.NamedTestsExist(t, "rules_test.go", dirs, 60)
 }

@@ -317,6 +317,27 @@ func TestReadOfUncommittedWaits(t *testing.T) {
 	})
 }
 
+// putTogether has requests queue behind one that is held up, and lets them go.
+func putTogether(t *testing.T, r *Runtime[*register], n int) {
+	t.Helper()
+	hold := make(chan struct{})
+	first := goCall(r, 0, func(_ *register, _ time.Time, t Ticket) Result {
+		<-hold
+		return Result{Replies: []Reply{{Ticket: t, Response: "held"}}}
+	})
+	synctest.Wait()
+	var calls []<-chan outcome
+	for i := range n {
+		calls = append(calls, goCall(r, 0, put("k"+strconv.Itoa(i), "v")))
+	}
+	synctest.Wait()
+	close(hold)
+	wantAnswer(t, first, "held")
+	for _, c := range calls {
+		wantAnswer(t, c, "v")
+	}
+}
+
 func TestRequestsThatQueuedShareOneAppend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newMemLog(true)
@@ -324,22 +345,7 @@ func TestRequestsThatQueuedShareOneAppend(t *testing.T) {
 		defer r.Close()
 		r.Elected(0, 1, log)
 		synctest.Wait()
-		hold := make(chan struct{})
-		first := goCall(r, 0, func(_ *register, _ time.Time, t Ticket) Result {
-			<-hold
-			return Result{Replies: []Reply{{Ticket: t, Response: "held"}}}
-		})
-		synctest.Wait()
-		var calls []<-chan outcome
-		for i := range 10 {
-			calls = append(calls, goCall(r, 0, put("k"+strconv.Itoa(i), "v")))
-		}
-		synctest.Wait()
-		close(hold)
-		wantAnswer(t, first, "held")
-		for _, c := range calls {
-			wantAnswer(t, c, "v")
-		}
+		putTogether(t, r, 10)
 		if log.appends != 1 {
 			t.Fatalf("%d appends for what queued behind one request, want 1", log.appends)
 		}
@@ -356,22 +362,7 @@ func TestBatchesAreAsLargeAsTheLogTakes(t *testing.T) {
 		synctest.Wait()
 		for _, limit := range []int{100, 3000} {
 			log.setMax(limit)
-			hold := make(chan struct{})
-			first := goCall(r, 0, func(_ *register, _ time.Time, t Ticket) Result {
-				<-hold
-				return Result{Replies: []Reply{{Ticket: t, Response: "held"}}}
-			})
-			synctest.Wait()
-			var calls []<-chan outcome
-			for i := range 10 {
-				calls = append(calls, goCall(r, 0, put("k"+strconv.Itoa(i), "v")))
-			}
-			synctest.Wait()
-			close(hold)
-			wantAnswer(t, first, "held")
-			for _, c := range calls {
-				wantAnswer(t, c, "v")
-			}
+			putTogether(t, r, 10)
 			large := string(make([]byte, limit-recordOverhead-len("a")))
 			wantAnswer(t, goCall(r, 0, put("a", large)), large)
 			wantError(t, goCall(r, 0, put("a", large+"b")), kerr.MessageTooLarge)

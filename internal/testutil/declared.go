@@ -2,8 +2,11 @@
 package testutil
 
 import (
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -41,4 +44,34 @@ func testsIn(t testing.TB, dir string) string {
 		all.Write(b)
 	}
 	return all.String()
+}
+
+// NamedTestsExist fails a test where the comments of a file name tests, as
+// [package.TestName], that the packages' directories do not declare, or fewer of
+// them than there should be at least.
+func NamedTestsExist(t testing.TB, file string, dirs map[string]string, least int) {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var comments strings.Builder
+	for _, c := range parsed.Comments {
+		comments.WriteString(c.Text())
+	}
+	var declared Declared
+	named := regexp.MustCompile(`\[(\w+)\.(Test\w+)\]`).FindAllStringSubmatch(comments.String(), -1)
+	if len(named) < least {
+		t.Fatalf("only %d tests are named", len(named))
+	}
+	for _, m := range named {
+		dir, ok := dirs[m[1]]
+		if !ok {
+			t.Errorf("no package %s", m[1])
+			continue
+		}
+		if !declared.Has(t, dir, m[2]) {
+			t.Errorf("there is no test %s in %s", m[2], m[1])
+		}
+	}
 }

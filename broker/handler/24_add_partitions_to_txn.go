@@ -18,8 +18,10 @@ import (
 //     none; where one does not exist, the others are OPERATION_NOT_ATTEMPTED.
 //   - v4 and v5 come from brokers (KIP-890): many transactions at once, and
 //     those with VerifyOnly are only looked at. v5 adds with transaction
-//     version 2. Nothing here asks whether a broker sent it, as Kafka without
-//     an authorizer.
+//     version 2, and waits for the transaction before to complete, for all that
+//     are in the request together no longer than the asking broker would have if
+//     it were the coordinator. Nothing here asks whether a broker sent it, as
+//     Kafka without an authorizer.
 //   - v2 may answer PRODUCER_FENCED, before it is INVALID_PRODUCER_EPOCH.
 func addPartitionsToTxn(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.AddPartitionsToTxnRequest)
@@ -46,18 +48,19 @@ func addPartitionsToTxn(b *Broker, r *Request) (kmsg.Response, error) {
 		}
 		return resp, nil
 	}
+	until := b.Now().Add(b.entryPatience())
 	for i := range req.Transactions {
-		resp.Transactions = append(resp.Transactions, b.addToTransaction(r, img, &req.Transactions[i]))
+		resp.Transactions = append(resp.Transactions, b.addToTransaction(r, img, &req.Transactions[i], until))
 	}
 	return resp, nil
 }
 
-func (b *Broker) addToTransaction(r *Request, img *metadata.Image, t *kmsg.AddPartitionsToTxnRequestTransaction) kmsg.AddPartitionsToTxnResponseTransaction {
+func (b *Broker) addToTransaction(r *Request, img *metadata.Image, t *kmsg.AddPartitionsToTxnRequestTransaction, until time.Time) kmsg.AddPartitionsToTxnResponseTransaction {
 	add := txn.AddPartitions{
 		TransactionalID: t.TransactionalID, ProducerID: t.ProducerID, Epoch: t.ProducerEpoch, VerifyOnly: t.VerifyOnly,
 	}
 	if r.Header.Version >= 5 {
-		add.Version = txn.V2
+		add.Version, add.Patience = txn.V2, until.Sub(b.Now())
 	}
 	for _, topic := range t.Topics {
 		for _, p := range topic.Partitions {

@@ -147,7 +147,8 @@ func (b *Broker) askToEnter(ctx context.Context, req txn.AddPartitions) []error 
 	return errs
 }
 
-// enterRemotely asks another broker with AddPartitionsToTxn.
+// enterRemotely asks another broker with AddPartitionsToTxn. That one waits for as
+// long as is set there.
 func (b *Broker) enterRemotely(ctx context.Context, leader int32, add txn.AddPartitions) ([]error, error) {
 	req := kmsg.NewPtrAddPartitionsToTxnRequest()
 	req.Version = 5

@@ -92,12 +92,12 @@ func (b *Broker) commitInTransaction(ctx context.Context, req *kmsg.TxnOffsetCom
 		}
 	}
 	return callGroup[*kmsg.TxnOffsetCommitResponse](ctx, b, req.Group, func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
-		// Asked here, where nothing else writes to the partition meanwhile: the
-		// log refuses what should have been refused before it was replayed.
-		if err := p.CheckTransactional(req.ProducerID, req.ProducerEpoch, guard, verify); err != nil {
-			return runtime.Result{Replies: []runtime.Reply{{Ticket: t, Err: err}}}
+		r := s.TxnOffsetCommit(now, t, req)
+		// The log refuses what should have been refused before it was replayed.
+		r.Check = func() error {
+			return p.CheckTransactional(req.ProducerID, req.ProducerEpoch, guard, verify)
 		}
-		return s.TxnOffsetCommit(now, t, req)
+		return r
 	})
 }
 

@@ -351,13 +351,12 @@ func (m *Markers) writeToGroup(ctx context.Context, p *replication.Partition, ma
 		return kerr.CoordinatorNotAvailable
 	}
 	_, err := m.o.Groups.Call(ctx, p.Index(), func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
-		// Asked here, where nothing else writes to the partition meanwhile: a
-		// refusal by the log would throw away the shard.
-		err := p.CheckMarker(marker.Producer.ID, marker.Producer.Epoch, marker.CoordinatorEpoch, marker.Version)
-		if err != nil {
-			return runtime.Result{Replies: []runtime.Reply{{Ticket: t, Err: err}}}
+		r := s.EndTransaction(now, t, marker)
+		// A refusal by the log would throw away the shard.
+		r.Check = func() error {
+			return p.CheckMarker(marker.Producer.ID, marker.Producer.Epoch, marker.CoordinatorEpoch, marker.Version)
 		}
-		return s.EndTransaction(now, t, marker)
+		return r
 	})
 	return err
 }

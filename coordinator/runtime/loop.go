@@ -292,6 +292,17 @@ func (l *loop[S]) apply(r Result, from Ticket) error {
 			return nil
 		}
 	}
+	if r.Check != nil {
+		if r.Marker != nil || !sameProducer(l.pending.producer, r.Producer) {
+			if err := l.flush(); err != nil {
+				return err
+			}
+		}
+		if err := r.Check(); err != nil {
+			l.refuse(r, from, err)
+			return nil
+		}
+	}
 	if err := l.writeParts(r, size, most); err != nil {
 		return err
 	}

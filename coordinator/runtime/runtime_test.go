@@ -460,6 +460,65 @@ func TestRefusedWhileNotWritable(t *testing.T) {
 	})
 }
 
+// TestCheckSeesWhatIsPending: what is asked of the log before something is written
+// to it is asked when the requests of before are in it, and refuses one caller.
+func TestCheckSeesWhatIsPending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog(true)
+		r := newRuntime(t, newRegister)
+		defer r.Close()
+		r.Elected(0, 1, log)
+		synctest.Wait()
+		hold := make(chan struct{})
+		first := goCall(r, 0, func(_ *register, _ time.Time, t Ticket) Result {
+			<-hold
+			return Result{Replies: []Reply{{Ticket: t, Response: "held"}}}
+		})
+		synctest.Wait()
+		written := func(n int64) func() error {
+			return func() error {
+				if _, _, end, err := log.Bounds(); err != nil || end != n {
+					return fmt.Errorf("%w: the log ends at %d, want %d", kerr.InvalidProducerEpoch, end, n)
+				}
+				return nil
+			}
+		}
+		add := func(p *Producer, v string, check func() error) <-chan outcome {
+			c := goCall(r, 0, func(_ *register, _ time.Time, t Ticket) Result {
+				return Result{
+					Producer: p, Records: []Record{{[]byte(v), []byte(v)}}, Check: check, Replies: []Reply{{Ticket: t, Response: v}},
+				}
+			})
+			synctest.Wait()
+			return c
+		}
+		end := func(id int64, check func() error) <-chan outcome {
+			c := goCall(r, 0, func(_ *register, _ time.Time, t Ticket) Result {
+				return Result{Marker: &Marker{Producer: Producer{ID: id}, Commit: true}, Check: check, Replies: []Reply{{Ticket: t, Response: "end"}}}
+			})
+			synctest.Wait()
+			return c
+		}
+		seven, eight := &Producer{ID: 7}, &Producer{ID: 8}
+		a, same := add(seven, "a", written(0)), add(&Producer{ID: 7}, "b", written(0)) // they share an append
+		other := add(eight, "c", written(2))
+		refused := add(eight, "d", func() error { return kerr.InvalidTxnState })
+		none, marker := end(7, written(0)), end(7, written(3))
+		close(hold)
+		wantAnswer(t, first, "held")
+		wantAnswer(t, a, "a")
+		wantAnswer(t, same, "b")
+		wantAnswer(t, other, "c")
+		wantError(t, refused, kerr.InvalidTxnState)
+		wantError(t, none, kerr.InvalidProducerEpoch)
+		wantAnswer(t, marker, "end")
+		wantAnswer(t, goCall(r, 0, get("b")), "b")
+		wantAnswer(t, end(8, nil), "end")
+		wantAnswer(t, goCall(r, 0, get("c")), "c")
+		wantAnswer(t, goCall(r, 0, get("d")), "")
+	})
+}
+
 func TestResignedFailsCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newMemLog(false)

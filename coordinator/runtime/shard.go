@@ -63,6 +63,11 @@ type Result struct {
 	// asked for and nothing of it is done yet. While too few replicas are in sync
 	// the caller alone is refused; of other results the state must be loaded again.
 	Refusable bool
+	// Check says whether the log takes Records or Marker, which are not replayed
+	// yet. It is asked when all that was handled before is in the log, but for what
+	// the same Producer wrote: a handler that asks for itself would not see what
+	// waits for the same append. With an error the caller alone is refused.
+	Check func() error
 	// Refused answers the handler's caller at once, without waiting for what was
 	// written before, and is all that happens but for the timers.
 	Refused error

@@ -4,7 +4,13 @@ import (
 	"context"
 	"errors"
 	"path"
+	"sync"
 )
+
+// flushesAtOnce is how many logs of one directory Close flushes side by side. Who flushes waits for the disk and not for a
+// processor, and a file system makes durable at once what waits for it together: with two at a time a disk that takes
+// 20 ms for an fsync takes a minute for a few hundred logs.
+const flushesAtOnce = 32
 
 // Close ends the background loop, flushes every log, and writes checkpoints and the clean-shutdown marker. When ctx ends
 // first, what is left is not flushed and the marker is not written: the next start recovers.
@@ -21,15 +27,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	defer m.unlock()
 
 	logs := m.Logs()
-	err := parallel(2, logs, func(l *Log) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if l.dir.err() != nil {
-			return nil //nolint:nilerr // told below, once for the directory
-		}
-		return l.close()
-	})
+	err := closeLogs(ctx, logs)
 	unfinished := err != nil
 	epoch := m.brokerEpoch.Load()
 	var ids []string
@@ -52,6 +50,35 @@ func (m *Manager) Close(ctx context.Context) error {
 		l.shut()
 	}
 	return err
+}
+
+// closeLogs closes the logs, of all directories side by side: a slow one holds up its own only.
+func closeLogs(ctx context.Context, logs []*Log) error {
+	in := map[*logDir][]*Log{}
+	for _, l := range logs {
+		in[l.dir] = append(in[l.dir], l)
+	}
+	var mu sync.Mutex
+	var errs []error
+	var wg sync.WaitGroup
+	for dir, logs := range in {
+		if dir.err() != nil {
+			continue // the caller tells
+		}
+		wg.Go(func() {
+			err := parallel(flushesAtOnce, logs, func(l *Log) error {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				return l.close()
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 func (m *Manager) markClean(d *logDir, epoch int64, ids []string) error {

@@ -306,8 +306,9 @@ func (c *Controller) form(ctx context.Context) (*metadata.Image, error) {
 // the extent that there is someone to take it, and returns when the metadata
 // says so and every other broker that is up has applied it (rule 19): who does
 // not know of the new leaders would send clients here, where nobody serves them
-// any more. The others are waited for no longer than appliedLimit. The broker's
-// clean shutdown marker may then carry BrokerEpoch.
+// any more. The others are waited for no longer than appliedLimit, and the metadata
+// for as long as the store answers: without a majority of its members nobody can be
+// told to take over. The broker's clean shutdown marker may then carry BrokerEpoch.
 func (c *Controller) ControlledShutdown(ctx context.Context) error {
 	if c.opts.ControllerOnly {
 		return nil
@@ -318,15 +319,54 @@ func (c *Controller) ControlledShutdown(ctx context.Context) error {
 	c.signal()
 	id := c.opts.NodeID
 	var handedOver int64
-	err := c.await(ctx, func(img *metadata.Image) bool {
+	answered, stop := c.whileAnswered(ctx)
+	defer stop()
+	err := c.await(answered, func(img *metadata.Image) bool {
 		handedOver = img.Revision
 		return img.Standing(id, c.opts.Incarnation) != metadata.Serving && !leadsAny(img, id)
 	})
 	if err != nil {
+		if cause := context.Cause(answered); cause != nil {
+			return cause // says more
+		}
 		return err
 	}
 	c.awaitApplied(ctx, handedOver)
 	return nil
+}
+
+const (
+	// storeSilence is how long a store that does not answer may be electing a leader:
+	// several times what that takes on a machine that is busy.
+	storeSilence = 3 * time.Second
+	// storeAnswer is what one answer may take: members that lose their leader forget
+	// what they were asked. storeLook is the time between two questions.
+	storeAnswer = time.Second
+	storeLook   = 250 * time.Millisecond
+)
+
+var errNoStore = errors.New("controller: the metadata store does not answer")
+
+// whileAnswered returns a context that ends, with errNoStore as its cause, when the
+// store has not answered for storeSilence. Stop ends what it runs.
+func (c *Controller) whileAnswered(ctx context.Context) (answered context.Context, stop func()) {
+	answered, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		last := time.Now()
+		for answered.Err() == nil {
+			short, done := context.WithTimeout(answered, storeAnswer)
+			_, _, err := c.opts.Store.Get(short, metadata.ClusterKey)
+			done()
+			if err == nil {
+				last = time.Now()
+			} else if time.Since(last) >= storeSilence {
+				cancel(errNoStore)
+			}
+			sleep(answered, storeLook)
+		}
+	})
+	return answered, func() { cancel(nil); wg.Wait() }
 }
 
 func leadsAny(img *metadata.Image, id int32) bool {

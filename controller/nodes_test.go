@@ -2,9 +2,11 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,6 +130,116 @@ func TestShutdownDoesNotWaitForTheDead(t *testing.T) {
 		}
 		if err := <-stopped; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// silentStore is a store of which the majority can be taken away: then nothing that
+// it is asked is answered.
+type silentStore struct {
+	metadata.Store
+	silent atomic.Bool
+}
+
+func (s *silentStore) reach(ctx context.Context) error {
+	if s.silent.Load() {
+		<-ctx.Done() // also when the majority is back: what it was asked is lost
+	}
+	return ctx.Err()
+}
+
+func (s *silentStore) Get(ctx context.Context, prefix string) ([]metadata.KV, int64, error) {
+	if err := s.reach(ctx); err != nil {
+		return nil, 0, err
+	}
+	return s.Store.Get(ctx, prefix)
+}
+
+func (s *silentStore) Txn(ctx context.Context, txn metadata.Txn) (metadata.TxnResult, error) {
+	if err := s.reach(ctx); err != nil {
+		return metadata.TxnResult{}, err
+	}
+	return s.Store.Txn(ctx, txn)
+}
+
+// shutDownWithSilence ends broker 2 of three on stores of their own; what happens to
+// them meanwhile is the caller's.
+func shutDownWithSilence(t *testing.T, meanwhile func(stores []*silentStore)) (took time.Duration, err error) {
+	var stores []*silentStore
+	w, _ := threeBrokers(t, nil, func(o *Options) {
+		s := &silentStore{Store: o.Store}
+		stores, o.Store = append(stores, s), s
+	})
+	replicated(t, w.nodes[1], 2, 1, 3)
+	began := time.Now()
+	done := make(chan struct{})
+	go func() { defer close(done); meanwhile(stores) }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err = w.nodes[2].ControlledShutdown(ctx)
+	took = time.Since(began)
+	<-done
+	for _, s := range stores { // for the ends of the controllers
+		s.silent.Store(false)
+	}
+	return took, err
+}
+
+// TestShutdownWithoutAMajority: a broker that stops does not wait for a handover that
+// nobody can decide on any more, whether the store was gone before or goes in between.
+func TestShutdownWithoutAMajority(t *testing.T) {
+	for _, at := range []time.Duration{0, 5 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			took, err := shutDownWithSilence(t, func(stores []*silentStore) {
+				stores[0].silent.Store(true) // the controller decides on nothing
+				time.Sleep(at)
+				stores[1].silent.Store(true)
+			})
+			if !errors.Is(err, errNoStore) || took > at+storeSilence+storeAnswer+2*storeLook {
+				t.Errorf("gone after %v: stopped after %v, %v", at, took, err)
+			}
+		})
+	}
+}
+
+// TestShutdownWaitsForAnElection: a store that is silent for a moment, as while its
+// members elect a leader, does not keep a broker from handing over.
+func TestShutdownWaitsForAnElection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		took, err := shutDownWithSilence(t, func(stores []*silentStore) {
+			for range 3 {
+				stores[0].silent.Store(true)
+				stores[1].silent.Store(true)
+				time.Sleep(storeSilence / 2)
+				stores[1].silent.Store(false)
+				time.Sleep(storeAnswer + 2*storeLook)
+			}
+			stores[0].silent.Store(false)
+		})
+		if err != nil || took < 3*storeSilence/2 {
+			t.Errorf("stopped after %v: %v", took, err)
+		}
+	})
+}
+
+// TestAllShutDownTogether: brokers that all stop at once wait for nobody; the last
+// leave their partitions without a leader.
+func TestAllShutDownTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := threeBrokers(t, nil, nil)
+		replicated(t, w.nodes[1], 2, 1, 3)
+		began := time.Now()
+		var wg sync.WaitGroup
+		for id, c := range w.nodes {
+			wg.Go(func() {
+				if err := c.ControlledShutdown(t.Context()); err != nil {
+					t.Errorf("node %d: %v", id, err)
+				}
+			})
+		}
+		wg.Wait()
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("took %v", took)
 		}
 	})
 }

@@ -179,6 +179,26 @@ func TestClusterForms(t *testing.T) {
 	}
 }
 
+// TestNoHandOverUnlessAsked: with controlled.shutdown.enable=false a broker goes
+// without handing over what it leads; with true it hands over first.
+func TestNoHandOverUnlessAsked(t *testing.T) {
+	for _, enabled := range []bool{false, true} {
+		c := newCluster(t, 2, fmt.Sprintf("controlled.shutdown.enable=%v", enabled))
+		c.start("broker,controller", 1, 2)
+		c.await(2, "two brokers", serving(2))
+		topic := metadata.NewTopic{Name: "t", Partitions: -1, ReplicationFactor: -1, Assignment: []metadata.PartitionAssignment{{Replicas: []int32{2, 1}}}}
+		if r := c.nodes[2].controller.CreateTopics(t.Context(), []metadata.NewTopic{topic}, false); r[0].Err != nil {
+			t.Fatal(r)
+		}
+		c.nodes[2].handOver(t.Context())
+		img := c.nodes[2].controller.Image()
+		if b, leader := img.Broker(2), img.Topic("t").Partitions[0].Leader; b.ShuttingDown != enabled || leader == 1 != enabled {
+			t.Errorf("controlled.shutdown.enable=%v: shutting down %v, the leader is %d", enabled, b.ShuttingDown, leader)
+		}
+		c.stopAll()
+	}
+}
+
 // TestClusterOfRoles: controllers and brokers are processes of their own. The
 // brokers know nothing but the voters' addresses, and start before them.
 func TestClusterOfRoles(t *testing.T) {

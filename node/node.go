@@ -68,6 +68,8 @@ type Node struct {
 	// there is none.
 	port  *controllerPort
 	asked *controllerServer
+	// handsOver is controlled.shutdown.enable.
+	handsOver bool
 	// nodes reaches the others as parts of the cluster.
 	nodes *peer.Peers
 
@@ -135,7 +137,10 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if o.FS == nil {
 		o.FS = vfs.OS{}
 	}
-	n := &Node{log: o.Log, id: o.Config.NodeID(), failed: make(chan struct{})}
+	n := &Node{
+		log: o.Log, id: o.Config.NodeID(), failed: make(chan struct{}),
+		handsOver: o.Config.Bool("controlled.shutdown.enable"),
+	}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.start(ctx, o); err != nil {
 		return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
@@ -534,8 +539,8 @@ const farewell = 200 * time.Millisecond
 // still serves, where there are any. Without them, as with a single broker, its
 // partitions stay its own.
 func (n *Node) handOver(ctx context.Context) {
-	if n.server == nil || n.controller == nil {
-		return // it did not serve
+	if n.server == nil || n.controller == nil || !n.handsOver {
+		return // it did not serve, or is not to
 	}
 	others := slices.ContainsFunc(n.controller.Image().Brokers(), func(b *metadata.Broker) bool { return b.ID != n.id && b.Active() })
 	if !others {

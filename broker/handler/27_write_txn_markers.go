@@ -18,13 +18,16 @@ import (
 func writeTxnMarkers(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.WriteTxnMarkersRequest)
 	resp := req.ResponseKind().(*kmsg.WriteTxnMarkersResponse)
+	behind := !b.catchUp(r.Ctx, &req.UnknownTags)
 	for i := range req.Markers {
-		resp.Markers = append(resp.Markers, b.writeMarker(r, &req.Markers[i]))
+		resp.Markers = append(resp.Markers, b.writeMarker(r, &req.Markers[i], behind))
 	}
 	return resp, nil
 }
 
-func (b *Broker) writeMarker(r *Request, m *kmsg.WriteTxnMarkersRequestMarker) kmsg.WriteTxnMarkersResponseMarker {
+// writeMarker writes to the partitions, unless the metadata here is behind that of
+// the coordinator.
+func (b *Broker) writeMarker(r *Request, m *kmsg.WriteTxnMarkersRequestMarker, behind bool) kmsg.WriteTxnMarkersResponseMarker {
 	var tps []txn.TopicPartition
 	for _, t := range m.Topics {
 		for _, p := range t.Partitions {
@@ -32,9 +35,12 @@ func (b *Broker) writeMarker(r *Request, m *kmsg.WriteTxnMarkersRequestMarker) k
 		}
 	}
 	var errs []error
-	if b.Markers == nil {
+	switch {
+	case b.Markers == nil:
 		errs = same(make([]error, len(tps)), kerr.UnknownTopicOrPartition)
-	} else {
+	case behind:
+		errs = same(make([]error, len(tps)), kerr.NotLeaderForPartition)
+	default:
 		errs = b.Markers.Write(r.Ctx, runtime.Marker{
 			Producer: runtime.Producer{ID: m.ProducerID, Epoch: m.ProducerEpoch}, Commit: m.Committed,
 			CoordinatorEpoch: m.CoordinatorEpoch, Version: int16(m.TransactionVersion),

@@ -80,7 +80,7 @@ next:
 func (b *Broker) commitInTransaction(ctx context.Context, req *kmsg.TxnOffsetCommitRequest) (*kmsg.TxnOffsetCommitResponse, error) {
 	tp := txn.TopicPartition{Topic: OffsetsTopic, Partition: b.groupPartition(b.Cluster.Image(), req.Group)}
 	p, err := b.Partitions.Partition(tp.Topic, tp.Partition)
-	if err != nil {
+	if err != nil || !b.shows(p) {
 		return nil, kerr.NotCoordinator
 	}
 	bumps := req.Version >= 5

@@ -77,6 +77,8 @@ type Cluster interface {
 	// Image is the metadata as of the last revision that was applied here. It
 	// is immutable; one request looks at one image.
 	Image() *metadata.Image
+	// Await returns when Image meets a condition. done must not wait for anything.
+	Await(ctx context.Context, done func(*metadata.Image) bool) error
 	// BrokerEpoch is the epoch of this broker's registration.
 	BrokerEpoch() int64
 	CreateTopics(ctx context.Context, topics []metadata.NewTopic, validateOnly bool) []metadata.TopicResult

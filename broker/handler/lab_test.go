@@ -2,6 +2,7 @@ package handler_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -29,7 +30,27 @@ type lab struct {
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	logs, err := storage.Open(storage.Options{FS: vfs.NewMem(), Dirs: []string{"/d"}, Log: zerolog.Nop(), Now: time.Now, ClusterID: "lab", NodeID: 1})
+	return labOf(t, labStore(t), controller.Options{NodeID: 1, Exclusive: true}, func(apply controller.Subscriber) controller.Subscriber {
+		return apply
+	})
+}
+
+func labStore(t *testing.T) metadata.Store {
+	t.Helper()
+	store := memstore.New()
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return store
+}
+
+// labOf is a node of the cluster whose metadata is in store. around is put around
+// what applies metadata to the broker.
+func labOf(t *testing.T, store metadata.Store, o controller.Options, around func(controller.Subscriber) controller.Subscriber) *lab {
+	t.Helper()
+	logs, err := storage.Open(storage.Options{FS: vfs.NewMem(), Dirs: []string{"/d"}, Log: zerolog.Nop(), Now: time.Now, ClusterID: "lab", NodeID: o.NodeID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,12 +61,12 @@ func newLab(t *testing.T) *lab {
 	})
 	values := config.Defaults()
 	l := &lab{t: t}
-	l.partitions = replication.New(replication.Options{Logs: logs, NodeID: 1, Config: values, Now: time.Now, Log: zerolog.Nop()})
-	store := memstore.New()
-	if l.controller, err = controller.New(controller.Options{Store: store, NodeID: 1, Exclusive: true, Log: zerolog.Nop()}); err != nil {
+	l.partitions = replication.New(replication.Options{Logs: logs, NodeID: o.NodeID, Config: values, Now: time.Now, Log: zerolog.Nop()})
+	o.Store, o.Log = store, zerolog.Nop()
+	if l.controller, err = controller.New(o); err != nil {
 		t.Fatal(err)
 	}
-	l.controller.Subscribe(l.partitions.Apply)
+	l.controller.Subscribe(around(l.partitions.Apply))
 	if err := l.controller.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -53,12 +74,9 @@ func newLab(t *testing.T) *lab {
 		if err := l.controller.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 	if l.Broker, err = handler.New(handler.Broker{
-		NodeID: 1, ClusterID: "lab", Cluster: l.controller, Partitions: l.partitions, Logs: logs, Config: values,
+		NodeID: o.NodeID, ClusterID: "lab", Cluster: l.controller, Partitions: l.partitions, Logs: logs, Config: values,
 		Now: time.Now, Log: zerolog.Nop(),
 	}); err != nil {
 		t.Fatal(err)
@@ -106,23 +124,28 @@ func (l *lab) produce(topic string, n int32, producer *protocol.Producer, timest
 func ask[R kmsg.Response](l *lab, req kmsg.Request, version int16) R {
 	l.t.Helper()
 	req.SetVersion(version)
-	body, err := protocol.Decode(req.Key(), version, req.AppendTo(nil))
+	resp, err := l.answer(l.t.Context(), req)
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	return resp.(R)
+}
+
+func (l *lab) answer(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
 	api := l.API(req.Key())
-	if api == nil || !api.Serves(version) {
-		l.t.Fatalf("%s v%d is not served", kmsg.NameForKey(req.Key()), version)
+	if api == nil || !api.Serves(req.GetVersion()) {
+		return nil, fmt.Errorf("%s v%d is not served", kmsg.NameForKey(req.Key()), req.GetVersion())
 	}
-	resp, err := api.Handle(l.Broker, &handler.Request{
-		Header: protocol.Header{Key: req.Key(), Version: version}, Body: body, Conn: &handler.ConnInfo{Listener: "PLAINTEXT"}, Ctx: l.t.Context(),
-	})
+	r := handler.NewRequest()
+	r.Header = protocol.Header{Key: req.Key(), Version: req.GetVersion()}
+	r.Conn, r.Ctx = &handler.ConnInfo{Listener: "PLAINTEXT"}, ctx
+	if err := api.Decode(r, req.AppendTo(nil)); err != nil {
+		return nil, err
+	}
+	resp, err := api.Handle(l.Broker, r)
 	if err != nil {
-		l.t.Fatal(err)
+		return nil, err
 	}
 	again := req.ResponseKind()
-	if err := again.ReadFrom(resp.AppendTo(nil)); err != nil {
-		l.t.Fatal(err)
-	}
-	return again.(R)
+	return again, again.ReadFrom(resp.AppendTo(nil))
 }

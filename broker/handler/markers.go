@@ -232,7 +232,7 @@ func (m *Markers) writeAll(ctx context.Context, j *markerJob, tps []txn.TopicPar
 		leader, _ := leaderOf(img.Topic(tp.Topic), tp.Partition)
 		byLeader[leader] = append(byLeader[leader], tp)
 	}
-	for _, w := range m.writeToLeaders(ctx, marker, byLeader) {
+	for _, w := range m.writeToLeaders(ctx, img, marker, byLeader) {
 		tps := w.partitions
 		for i, err := range w.errs {
 			switch {
@@ -263,7 +263,7 @@ type written struct {
 
 // writeToLeaders writes to all leaders at the same time: those of one that hangs are
 // not to keep the others' readers waiting.
-func (m *Markers) writeToLeaders(ctx context.Context, marker runtime.Marker, byLeader map[int32][]txn.TopicPartition) []written {
+func (m *Markers) writeToLeaders(ctx context.Context, img *metadata.Image, marker runtime.Marker, byLeader map[int32][]txn.TopicPartition) []written {
 	all := make([]written, 0, len(byLeader))
 	var writes sync.WaitGroup
 	for leader, tps := range byLeader {
@@ -276,7 +276,7 @@ func (m *Markers) writeToLeaders(ctx context.Context, marker runtime.Marker, byL
 			case leader < 0 || m.o.Peers == nil:
 				w.errs = same(make([]error, len(tps)), kerr.LeaderNotAvailable)
 			default:
-				w.errs = m.writeRemotely(ctx, leader, marker, tps)
+				w.errs = m.writeRemotely(ctx, leader, marker, tps, meantSince(img, tps))
 			}
 		})
 	}
@@ -361,9 +361,10 @@ func (m *Markers) writeToGroup(ctx context.Context, p *replication.Partition, ma
 	return err
 }
 
-func (m *Markers) writeRemotely(ctx context.Context, leader int32, marker runtime.Marker, tps []txn.TopicPartition) []error {
+func (m *Markers) writeRemotely(ctx context.Context, leader int32, marker runtime.Marker, tps []txn.TopicPartition, since int64) []error {
 	req := kmsg.NewPtrWriteTxnMarkersRequest()
 	req.Version = 2
+	tagSince(&req.UnknownTags, since)
 	rm := kmsg.NewWriteTxnMarkersRequestMarker()
 	rm.ProducerID, rm.ProducerEpoch, rm.Committed = marker.Producer.ID, marker.Producer.Epoch, marker.Commit
 	rm.CoordinatorEpoch, rm.TransactionVersion = marker.CoordinatorEpoch, int8(marker.Version)

@@ -84,6 +84,9 @@ func startVerification(b *Broker, version int16, t *kmsg.ProduceRequestTopic, pa
 	if err != nil {
 		return txn.TopicPartition{}, 0, err
 	}
+	if !b.shows(p) {
+		return txn.TopicPartition{}, 0, kerr.NotLeaderForPartition
+	}
 	guard, err := p.StartVerification(batch.ProducerID(), batch.ProducerEpoch(), batch.BaseSequence(), bumps)
 	return txn.TopicPartition{Topic: p.Topic(), Partition: p.Index()}, guard, err
 }

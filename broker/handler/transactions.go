@@ -136,7 +136,7 @@ func (b *Broker) askToEnter(ctx context.Context, req txn.AddPartitions) []error 
 	case leader < 0 || b.Peers == nil:
 		err = kerr.CoordinatorNotAvailable
 	default:
-		errs, err = b.enterRemotely(ctx, leader, req)
+		errs, err = b.enterRemotely(ctx, leader, req, meantSince(img, req.Partitions))
 	}
 	if err != nil {
 		errs = make([]error, len(req.Partitions))
@@ -149,9 +149,10 @@ func (b *Broker) askToEnter(ctx context.Context, req txn.AddPartitions) []error 
 
 // enterRemotely asks another broker with AddPartitionsToTxn. That one waits for as
 // long as is set there.
-func (b *Broker) enterRemotely(ctx context.Context, leader int32, add txn.AddPartitions) ([]error, error) {
+func (b *Broker) enterRemotely(ctx context.Context, leader int32, add txn.AddPartitions, since int64) ([]error, error) {
 	req := kmsg.NewPtrAddPartitionsToTxnRequest()
 	req.Version = 5
+	tagSince(&req.UnknownTags, since)
 	t := kmsg.NewAddPartitionsToTxnRequestTransaction()
 	t.TransactionalID, t.ProducerID, t.ProducerEpoch, t.VerifyOnly = add.TransactionalID, add.ProducerID, add.Epoch, add.VerifyOnly
 	for _, tp := range add.Partitions {

@@ -44,6 +44,8 @@ import (
 //     [txn.TestFenceAtTheLastEpoch], [txn.TestNobodyHasTheLastEpoch].
 //   - A marker with an epoch that the log has seen (KIP-1228): [storage.TestMarkerWithEqualEpoch].
 //   - A retried marker (KAFKA-19999): [storage.TestRetriedMarker].
+//   - A late marker that comes together with the producer's next transaction: [handler.TestLateMarkerInARoundWithTheNextTransaction],
+//     [handler.TestMarkerTwiceInOneRound], [runtime.TestCheckSeesWhatIsPending].
 //   - A lease taken for permission (etcd): [controller.TestOldControllerWritesNothing].
 //
 // # Rules of transactions
@@ -54,6 +56,10 @@ import (
 //     [node.TestMarkersAfterRestart], [txn.TestRandomSchedules].
 //   - A marker of an older coordinator is refused: [storage.TestMarkerOfAnOldCoordinator],
 //     [handler.TestFencedCoordinatorCompletesNothing], [handler.TestMarkersWaitForTheCoordinatorsImage].
+//   - A topic that was deleted and created again while a transaction is open gets the marker of what is open there, and
+//     no transaction waits for one that is deleted: [handler.TestTransactionEntersATopicThatItsCoordinatorKnows],
+//     [handler.TestTransactionEntersATopicThatIsInTheImage], [handler.TestMarkerWaitsForTheTopicThatIsMeant],
+//     [node.TestTransactionOnDeletedTopic].
 //   - Version 2 bumps the epoch with each end and returns it; in Prepare only the epoch before is a retry, in Complete that
 //     or the overflow's: [txn.TestCommitOfBothVersions], [txn.TestDelayedEndTxnEndsNoLaterTransaction],
 //     [txn.TestEpochOverflowAtEndTxn], [txn.TestAbortWithoutTransaction].

@@ -2,7 +2,9 @@ package group
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -579,6 +581,40 @@ func TestDeletedInATransaction(t *testing.T) {
 
 func (w *world) forget(topic string, id metadata.ID) {
 	w.apply(w.s.ForgetTopics(w.now, w.ticket(), map[string]metadata.ID{topic: id}))
+}
+
+// TestNamesOfTopicsAreForgotten: a shard does not keep the names of topics of which
+// it has no offsets any more; those in use, by a transaction too, it keeps once.
+func TestNamesOfTopicsAreForgotten(t *testing.T) {
+	w := newWorld(t)
+	names := map[string]int{"t": 1, "kept": 1}
+	for i := range 50 {
+		names[fmt.Sprint("gone", i)] = 1
+	}
+	w.img = testTopics(t, 1, names)
+	for name := range names {
+		if name == "t" {
+			continue
+		}
+		r := commitRequest("", -1, 0, 5)
+		r.Topics[0].Topic = name
+		w.apply(w.s.OffsetCommit(w.now, w.ticket(), r))
+	}
+	w.apply(w.s.TxnOffsetCommit(w.now, w.ticket(), txnCommitOf(5)))
+	for name := range names {
+		if strings.HasPrefix(name, "gone") {
+			w.forget(name, w.img.Topic(name).ID)
+		}
+	}
+	w.advance(w.cfg.OffsetsCheckInterval)
+	if got := slices.Sorted(maps.Keys(w.s.topics)); !slices.Equal(got, []string{"kept", "t"}) {
+		t.Errorf("%d names are kept, of kept and t: %v", len(got), got)
+	}
+	w.load() // the tombstones of what is gone bring no name back
+	w.advance(w.cfg.OffsetsCheckInterval)
+	if got := len(w.s.topics); got != 2 {
+		t.Errorf("%d names after a load", got)
+	}
 }
 
 func (w *world) fetchAll() []kmsg.OffsetFetchResponseGroupTopic {

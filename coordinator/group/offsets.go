@@ -32,11 +32,11 @@ func (s *Shard) replayOffset(at int64, producer *runtime.Producer, r runtime.Rec
 	if err := k.UnsafeReadFrom(r.Key); err != nil {
 		return fmt.Errorf("key of an offset: %w", err)
 	}
-	tp := topicPartition{s.topicName(k.Topic), k.Partition}
 	if r.Value == nil {
-		s.forgetOffset(k.Group, tp)
+		s.forgetOffset(k.Group, topicPartition{k.Topic, k.Partition})
 		return nil
 	}
+	tp := topicPartition{s.topicName(k.Topic), k.Partition}
 	o, err := parseOffset(r.Value)
 	if err != nil {
 		return fmt.Errorf("offset of group %q, %s-%d: %w", k.Group, tp.topic, tp.partition, err)
@@ -66,6 +66,21 @@ func (s *Shard) topicName(name string) string {
 	own := strings.Clone(name)
 	s.topics[own] = own
 	return own
+}
+
+// forgetTopicNames drops the names that no offset has any more. It looks at all
+// offsets, as whoever calls it has done.
+func (s *Shard) forgetTopicNames() {
+	used := make(map[string]string)
+	for _, g := range s.offsets {
+		for tp := range g.byPartition {
+			used[tp.topic] = tp.topic
+		}
+		for tp := range g.unstable { // what open transactions hold
+			used[tp.topic] = tp.topic
+		}
+	}
+	s.topics = used
 }
 
 func (s *Shard) groupOffsets(group string) *groupOffsets {
@@ -562,6 +577,7 @@ func (s *Shard) areOf(group string, tp topicPartition, id metadata.ID) bool {
 func (s *Shard) expireOffsets(st *step) {
 	st.Divisible = true
 	st.setTimer(timerKey(timerOffsets, "", ""), s.cfg.OffsetsCheckInterval)
+	s.forgetTopicNames()
 	now := st.now.UnixMilli()
 	retention := s.cfg.OffsetsRetention.Milliseconds()
 	for _, id := range sortedKeys(s.offsets) {

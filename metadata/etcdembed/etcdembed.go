@@ -181,6 +181,11 @@ func (s *Store) watchServer() {
 // instance: what was acknowledged is safe, but nothing more will be.
 func (s *Store) Failed() <-chan struct{} { return s.server.Server.StopNotify() }
 
+// transferLimit is how long a leader that closes waits for another member to lead
+// in its place. That takes milliseconds, or does not happen, as when all members
+// close at once; etcd would wait for longer than five seconds.
+const transferLimit = time.Second
+
 // Close stops the server. The data stays.
 func (s *Store) Close() error {
 	var err error
@@ -191,7 +196,9 @@ func (s *Store) Close() error {
 		// Streams of clients end before the server waits for them, and the
 		// members stay connected until it has handed its leadership over.
 		s.served.closeClients()
+		late := time.AfterFunc(transferLimit, s.server.Server.HardStop)
 		s.server.Close()
+		late.Stop()
 		s.served.close()
 	})
 	if errors.Is(err, context.Canceled) {

@@ -114,3 +114,27 @@ func TestMemberGone(t *testing.T) {
 		t.Errorf("another leader took %v", took)
 	}
 }
+
+// TestCloseDoesNotWaitForWhoIsGone: a leader that closes hands over to a member,
+// and does not wait for one that ends too, as when all of a cluster stop.
+func TestCloseDoesNotWaitForWhoIsGone(t *testing.T) {
+	stores := openMembers(t, 3, 50*time.Millisecond, 500*time.Millisecond)
+	var leader *Store
+	for _, s := range stores {
+		if server := s.server.Server; server.Leader() == server.MemberID() {
+			leader = s
+		}
+	}
+	for _, s := range stores {
+		if s != leader {
+			s.server.Server.PauseSending() // connected, and not to be elected
+		}
+	}
+	began := time.Now()
+	if err := leader.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > transferLimit+2*time.Second {
+		t.Errorf("closing took %v", took)
+	}
+}

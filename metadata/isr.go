@@ -197,7 +197,7 @@ func (p *Partition) withISR(ch ISRChange, r rules) *Partition {
 		next.ISR = append(next.ISR, m.BrokerID)
 	}
 	next.Recovering = ch.Recovering
-	next.finishReassignment(r)
+	next.finishReassignment(p, r)
 	if sameSet(next.ISR, p.ISR) && next.Recovering == p.Recovering && slices.Equal(next.Replicas, p.Replicas) {
 		return p
 	}

@@ -322,6 +322,76 @@ func TestReassignmentKeepsMinISR(t *testing.T) {
 	}
 }
 
+// TestReassignmentKeepsTheEligible: while too few are in sync, whoever is eligible to
+// lead has what may be nowhere else but on the leader, and is not dropped; be it eligible
+// before, or by the change that might complete the reassignment.
+func TestReassignmentKeepsTheEligible(t *testing.T) {
+	for name, steps := range map[string]func(s *script, reassign func()){
+		"before": func(s *script, reassign func()) { s.mustAlter(1, 1); reassign() },
+		"by it":  func(s *script, reassign func()) { reassign(); s.mustAlter(1, 1) },
+	} {
+		s := threeBrokers(t, "2")
+		s.mustAlter(1, 1, 3)
+		steps(s, func() {
+			_, plans := metadata.Reassign(s.img, s.env, []metadata.Reassignment{{Topic: "t", Replicas: []int32{1, 2}}}, true)
+			s.commit(plans[0].Commit)
+		})
+		if p := s.part(); !slices.Equal(p.Removing, []int32{3}) || !slices.Equal(p.ELR, []int32{3}) {
+			t.Errorf("%s: %+v", name, p)
+		}
+		s.mustAlter(1, 1, 2)
+		if p := s.part(); p.Reassigning() || !slices.Equal(p.Replicas, []int32{1, 2}) {
+			t.Errorf("%s: %+v", name, p)
+		}
+	}
+}
+
+// TestRevertedReassignment: with only added replicas in sync, a reassignment is undone
+// where unclean elections are permitted, in favour of an eligible leader, and not while
+// nobody could lead.
+func TestRevertedReassignment(t *testing.T) {
+	reassign := func(s *script, replicas []int32) metadata.PartitionResult {
+		results, plans := metadata.Reassign(s.img, s.env, []metadata.Reassignment{{Topic: "t", Replicas: replicas}}, true)
+		for _, p := range plans {
+			s.commit(p.Commit)
+		}
+		return results[0]
+	}
+	stop := func(s *script, ids ...int32) {
+		for _, id := range ids {
+			s.commit(metadata.Bury(s.img, id))
+			s.settle()
+		}
+	}
+	begin := func() *script {
+		s := threeBrokers(t, "2")
+		s.env.UncleanLeaderElection = true
+		s.start(4, "", 0)
+		s.start(5, "", 0)
+		s.settle()
+		reassign(s, []int32{4, 5, 1, 2, 3})
+		s.mustAlter(1, 1, 3, 4)
+		stop(s, 1)
+		s.mustAlter(4, 4)
+		return s
+	}
+	s := begin()
+	if r := reassign(s, nil); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	if p := s.part(); p.Leader != 3 || p.Recovering || !slices.Equal(p.ISR, []int32{3}) || len(p.ELR) > 0 || !slices.Equal(p.Replicas, []int32{1, 2, 3}) {
+		t.Errorf("%+v", p)
+	}
+	s = begin()
+	stop(s, 5, 3, 2, 4)
+	if p := s.part(); p.Leader != metadata.NoLeader || !p.Reassigning() {
+		t.Fatalf("%+v", p)
+	}
+	if r := reassign(s, nil); !errors.Is(r.Err, kerr.InvalidReplicaAssignment) || !s.part().Reassigning() {
+		t.Errorf("%+v, %+v", r, s.part())
+	}
+}
+
 // TestAlterISRTriedBefore: the answer to a transaction was lost; what shows in
 // the image is the caller's own change (rule 12).
 func TestAlterISRTriedBefore(t *testing.T) {

@@ -227,37 +227,49 @@ func (p *Partition) cancelReassignment(r rules, result *PartitionResult) *Partit
 		return nil
 	}
 	next := *p
-	next.Removing = p.Adding
-	next.Adding = nil
 	if len(without(p.ISR, p.Adding)) == 0 {
-		if !r.unclean {
+		if next.revert(p, r); !r.unclean || next.Leader == NoLeader {
 			result.fail(kerr.InvalidReplicaAssignment, fmt.Sprintf(
 				"Unable to revert partition assignment for %s:%d because it would require an unclean leader election.", result.Topic, result.Partition))
 			return nil
 		}
-		next.ISR, next.Recovering = []int32{without(p.Replicas, p.Adding)[0]}, true
+		return next.succeed(p)
 	}
+	next.Removing = p.Adding
+	next.Adding = nil
 	return next.completeReassignment(p, r)
+}
+
+// revert drops the replicas that were being added to old though nobody else is in sync.
+// The leader is elected as ever, the eligible first. Kafka makes the first replica the
+// leader whether it is up or not, and whoever is complete.
+func (next *Partition) revert(old *Partition, r rules) {
+	next.Replicas = without(old.Replicas, old.Adding)
+	next.Adding, next.Removing = nil, nil
+	next.ISR, next.ELR, next.LastKnownELR = nil, without(old.ELR, old.Adding), without(old.LastKnownELR, old.Adding)
+	next.elect(old, r)
+	next.settleELR(old, r)
 }
 
 // completeReassignment returns next, the successor of old, with the reassignment
 // done if it can be. The leader is elected anew if it was dropped.
 func (next *Partition) completeReassignment(old *Partition, r rules) *Partition {
-	next.finishReassignment(r)
+	next.finishReassignment(old, r)
 	next.elect(old, r)
 	return next.succeed(old)
 }
 
 // finishReassignment drops the replicas being removed if all those being added
-// are in sync, and enough of those that stay: the in-sync set is not brought
-// below min.insync.replicas (rule 20).
-func (next *Partition) finishReassignment(r rules) {
+// are in sync, and enough of those that stay: while the in-sync set is below
+// min.insync.replicas, nobody is dropped who was in sync or eligible in old (rule 20).
+func (next *Partition) finishReassignment(old *Partition, r rules) {
 	isr := without(next.ISR, next.Removing)
 	stay := without(next.Replicas, next.Removing)
+	complete := slices.Concat(old.ISR, old.ELR, next.ISR)
 	switch {
 	case len(isr) == 0, len(without(next.Adding, isr)) > 0:
 		return
-	case len(isr) < len(next.ISR) && len(isr) < min(r.minISR, len(stay)):
+	case len(isr) < min(r.minISR, len(stay)) && len(without(complete, next.Removing)) < len(complete):
 		return
 	}
 	next.Replicas, next.ISR = stay, isr

@@ -59,7 +59,8 @@ import (
 //     removes first: [controller.TestShutdownWaitsForTheOthers], [controller.TestShutdownDoesNotWaitForTheDead],
 //     [node.TestControlledShutdown], [storage.TestBrokerEpochAcrossRestarts].
 //  20. A reassignment first grows, and shrinks when all that are new are in sync, and enough of those that stay:
-//     [metadata.TestAlterISRCompletesReassignment], [metadata.TestReassignmentKeepsMinISR], [node.TestReassignment].
+//     [metadata.TestAlterISRCompletesReassignment], [metadata.TestReassignmentKeepsMinISR],
+//     [metadata.TestReassignmentKeepsTheEligible], [metadata.TestRevertedReassignment], [node.TestReassignment].
 //
 // The invariants of replication (high watermark, log matching, completeness of leaders and of who may become one, the
 // sets of the leader and the controller) are checked after each step of [replication.TestSimulation], and

@@ -237,8 +237,13 @@ func partitionOperation(name string, args any, decide func(*metadata.Image) ([]m
 //
 // Of REQUEST_TIMED_OUT and every other error that concerns the whole request the
 // outcome is open (rule 12): the leader stays with the stricter of the two sets
-// until the metadata shows which it is, or asks again.
+// until the metadata shows which it is, or asks again. The first of them comes
+// after AlterPartitionTimeout at the latest: producers wait for what is asked, and
+// an answer that was lost does not come later. While it waits, a controller that is
+// replaced is not waited for; its successor is asked at once.
 func (c *Controller) AlterPartition(ctx context.Context, changes []metadata.ISRChange) []metadata.ISRResult {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.AlterPartitionTimeout)
+	defer cancel()
 	results, err := do(ctx, c, c.alterPartition(metadata.ISRRequest{
 		BrokerID: c.opts.NodeID, BrokerEpoch: c.BrokerEpoch(), Changes: changes,
 	}))

@@ -49,6 +49,9 @@ type Options struct {
 	// SessionTimeout is how long a broker that gives no sign of life counts
 	// as up (default 9s).
 	SessionTimeout time.Duration
+	// AlterPartitionTimeout bounds one AlterPartition (default half of
+	// SessionTimeout).
+	AlterPartitionTimeout time.Duration
 	// DefaultPartitions and DefaultReplicationFactor serve topics created
 	// with -1 (default 1).
 	DefaultPartitions        int32
@@ -79,6 +82,9 @@ type Options struct {
 func (o *Options) setDefaults() {
 	if o.SessionTimeout == 0 {
 		o.SessionTimeout = 9 * time.Second
+	}
+	if o.AlterPartitionTimeout == 0 {
+		o.AlterPartitionTimeout = o.SessionTimeout / 2
 	}
 	if o.DefaultPartitions == 0 {
 		o.DefaultPartitions = 1

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gregor-broker/gregor/metadata"
 	"github.com/gregor-broker/gregor/metadata/memstore"
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // way connects controllers of one process with each other.
@@ -240,6 +241,48 @@ func TestAllShutDownTogether(t *testing.T) {
 		wg.Wait()
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// TestAlterPartitionIsAskedAgain: an answer of the controller that does not come holds
+// up a leader's change of its in-sync set for AlterPartitionTimeout, and not for
+// longer; when the controller is replaced meanwhile its successor is asked at once.
+func TestAlterPartitionIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := threeBrokers(t, nil, func(o *Options) { o.BrokerOnly = o.NodeID == 2 })
+		leader := w.nodes[2]
+		replicated(t, w.nodes[1], 2, 1, 3)
+		eventually(t, leader, "the topic", func(img *metadata.Image) bool { return img.Topic("t") != nil })
+		without3 := func() metadata.ISRResult {
+			img := leader.Image()
+			p := img.Topic("t").Partitions[0]
+			ch := metadata.ISRChange{Topic: img.Topic("t").ID, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch}
+			for _, id := range []int32{2, 1} {
+				ch.NewISR = append(ch.NewISR, metadata.ISRMember{BrokerID: id, BrokerEpoch: img.Broker(id).Epoch})
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			return leader.AlterPartition(ctx, []metadata.ISRChange{ch})[0]
+		}
+		w.mu.Lock()
+		w.hung[1] = true
+		w.mu.Unlock()
+		began := time.Now()
+		if r := without3(); !errors.Is(r.Err, kerr.RequestTimedOut) || time.Since(began) != leader.opts.SessionTimeout/2 {
+			t.Errorf("after %v: %+v", time.Since(began), r)
+		}
+		began = time.Now()
+		done := make(chan metadata.ISRResult, 1)
+		go func() { done <- without3() }()
+		synctest.Wait()
+		if err := w.nodes[1].Close(); err != nil {
+			t.Fatal(err)
+		}
+		// The successor has fenced 1, so that the set is another one: what counts is that
+		// it answered.
+		if r := <-done; errors.Is(r.Err, kerr.RequestTimedOut) || time.Since(began) > 10*remotePause {
+			t.Errorf("after %v: %+v", time.Since(began), r)
 		}
 	})
 }

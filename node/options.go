@@ -188,6 +188,7 @@ func controllerOptions(o Options, n *Node, endpoints []metadata.Endpoint) contro
 		Incarnation:              n.incarnation,
 		Dead:                     n.dead,
 		SessionTimeout:           v.Duration("broker.session.timeout.ms"),
+		AlterPartitionTimeout:    alterPartitionTimeout(v),
 		DefaultPartitions:        v.Int32("num.partitions"),
 		DefaultReplicationFactor: int16(v.Int("default.replication.factor")),
 		MinInsyncReplicas:        int(topic.MinInsyncReplicas),
@@ -197,6 +198,14 @@ func controllerOptions(o Options, n *Node, endpoints []metadata.Endpoint) contro
 		Served:                   served(),
 		Log:                      n.log,
 	}
+}
+
+// alterPartitionTimeout is how long a leader waits for the controller's word on its
+// in-sync sets until it asks again. Kafka's leaders wait for
+// controller.socket.timeout.ms, and only where it is late by half a session, with
+// heartbeats, for that; a follower that died holds up producers no less.
+func alterPartitionTimeout(v *config.Values) time.Duration {
+	return min(v.Duration("controller.socket.timeout.ms"), v.Duration("broker.session.timeout.ms")/2)
 }
 
 // features are the levels of features that a cluster begins with.

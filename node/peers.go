@@ -20,6 +20,9 @@ func newNodes(v *config.Values, id int32, image func() *metadata.Image) *peer.Pe
 	return peer.New(peer.Options{
 		ClientID: fmt.Sprintf("node-%d", id),
 		Address:  func(id int32) (string, bool) { return nodeAddress(image(), id, listener) },
+
+		ConnectTimeout: v.Duration("socket.connection.setup.timeout.ms"),
+		RequestTimeout: v.Duration("controller.socket.timeout.ms"),
 	})
 }
 

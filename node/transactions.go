@@ -53,6 +53,7 @@ func (n *Node) newTransactions(o Options) error {
 		NodeID: n.id, Image: image, Partitions: n.partitions, Groups: n.groups, Transactions: txns, Peers: n.peers,
 		Now: o.Now, Log: n.log, Timeout: v.Duration("request.timeout.ms"),
 	})
+	n.partitions.OnLeadership(n.markers.Leadership)
 	n.partitions.OnLeadership(leads(txns, handler.TransactionsTopic))
 	return nil
 }

@@ -37,6 +37,9 @@ type Markers struct {
 	closed bool
 	// jobs are the transactions under way, by transactional id.
 	jobs map[string]*markerJob
+	// since is, by partition of the coordinator's topic, the first coordinator
+	// epoch whose markers are not another broker's, or another job's, to write.
+	since map[int32]int32
 }
 
 // MarkersOptions is what Markers works with.
@@ -66,7 +69,7 @@ type markerJob struct {
 
 // NewMarkers returns Markers that work until Close.
 func NewMarkers(o MarkersOptions) *Markers {
-	m := &Markers{o: o, jobs: make(map[string]*markerJob)}
+	m := &Markers{o: o, jobs: make(map[string]*markerJob), since: make(map[int32]int32)}
 	m.ctx, m.end = context.WithCancel(context.Background())
 	return m
 }
@@ -87,7 +90,7 @@ func (m *Markers) Close() {
 func (m *Markers) Send(partition, coordinatorEpoch int32, what txn.SendMarkers) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
+	if m.closed || coordinatorEpoch < m.since[partition] {
 		return
 	}
 	ctx, cancel := context.WithCancel(m.ctx)
@@ -105,6 +108,32 @@ func (m *Markers) Send(partition, coordinatorEpoch int32, what txn.SendMarkers) 
 		}
 		m.run(ctx, j)
 	})
+}
+
+// Leadership ends what shards of before asked for: who coordinates the transactions now
+// asks for the markers of all that are not completed. A job that went on could write
+// its markers when they are long written, and a partition need not know of that: one
+// whose topic was created again does not know the newer coordinator's epoch. It is to
+// be told before the coordinator is, and does not block.
+func (m *Markers) Leadership(c replication.LeadershipChange) {
+	if c.Partition.Topic() != TransactionsTopic {
+		return
+	}
+	since := c.Epoch
+	if !c.Leader {
+		since++
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !c.Leader && since <= m.since[c.Partition.Index()] {
+		return // news about the past
+	}
+	m.since[c.Partition.Index()] = since
+	for _, j := range m.jobs {
+		if j.partition == c.Partition.Index() && j.coordinatorEpoch < since {
+			j.cancel()
+		}
+	}
 }
 
 func (m *Markers) finished(j *markerJob) {

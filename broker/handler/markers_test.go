@@ -17,6 +17,7 @@ import (
 	"github.com/gregor-broker/gregor/coordinator/runtime"
 	"github.com/gregor-broker/gregor/coordinator/txn"
 	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/replication"
 )
 
 // completions counts the calls of Complete. As long as there are none it says that
@@ -208,6 +209,52 @@ func TestNoMarkersOfWhatIsCompleted(t *testing.T) {
 		if n := m.Pending(); n != 0 {
 			t.Fatalf("%d jobs want to write markers of a transaction that is completed", n)
 		}
+	})
+}
+
+// A broker that does not coordinate a transaction any more leaves its markers to who
+// does: one that could not be written for long may be of no use to anybody when it
+// can, and then end the next transaction of a producer that keeps its epoch.
+func TestMarkersEndWithTheCoordinator(t *testing.T) {
+	l := newLab(t)
+	l.create("t", 2, nil)
+	l.create(handler.TransactionsTopic, 2, nil)
+	img, moved := l.controller.Image(), l.partition(handler.TransactionsTopic, 0)
+	synctest.Test(t, func(t *testing.T) {
+		p, c := peer{make(chan func(context.Context, *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error))}, &completions{}
+		m := remoteMarkers(img, p, c)
+		defer m.Close()
+		want := func(n int, when string) {
+			t.Helper()
+			synctest.Wait()
+			if got := m.Pending(); got != n {
+				t.Fatalf("%s: %d jobs, want %d", when, got, n)
+			}
+		}
+		m.Leadership(replication.LeadershipChange{Partition: moved, Epoch: 0, Leader: true})
+		other := twoMarkers(3)
+		other.TransactionalID = "of another shard"
+		m.Send(1, 0, other)
+		m.Send(0, 0, twoMarkers(3))
+		want(2, "coordinated here")
+		m.Leadership(replication.LeadershipChange{Partition: l.partition("t", 0), Epoch: 1})
+		want(2, "another topic moved")
+		m.Leadership(replication.LeadershipChange{Partition: moved, Epoch: 1})
+		want(1, "moved away")
+		m.Send(0, 0, twoMarkers(3))
+		want(1, "asked for by the shard that was here")
+		m.Leadership(replication.LeadershipChange{Partition: moved, Epoch: 2, Leader: true})
+		m.Send(0, 2, twoMarkers(3))
+		want(2, "came back")
+		m.Leadership(replication.LeadershipChange{Partition: moved, Epoch: 3, Leader: true})
+		want(1, "is loaded anew")
+		m.Send(0, 3, twoMarkers(3))
+		m.Leadership(replication.LeadershipChange{Partition: moved, Epoch: 3, Deleted: true})
+		want(1, "deleted")
+		m.Leadership(replication.LeadershipChange{Partition: moved, Epoch: 0, Leader: true})
+		m.Send(0, 0, twoMarkers(3))
+		want(2, "created again")
+		c.want(t, 0)
 	})
 }
 

@@ -55,7 +55,8 @@ import (
 //     [txn.TestNewCoordinatorSendsMarkersAgain], [handler.TestMarkersAreTriedUntilAllAreWritten],
 //     [node.TestMarkersAfterRestart], [txn.TestRandomSchedules].
 //   - A marker of an older coordinator is refused: [storage.TestMarkerOfAnOldCoordinator],
-//     [handler.TestFencedCoordinatorCompletesNothing], [handler.TestMarkersWaitForTheCoordinatorsImage].
+//     [handler.TestFencedCoordinatorCompletesNothing], [handler.TestMarkersWaitForTheCoordinatorsImage],
+//     and it does not try for longer than it is one: [handler.TestMarkersEndWithTheCoordinator].
 //   - A topic that was deleted and created again while a transaction is open gets the marker of what is open there, and
 //     no transaction waits for one that is deleted: [handler.TestTransactionEntersATopicThatItsCoordinatorKnows],
 //     [handler.TestTransactionEntersATopicThatIsInTheImage], [handler.TestMarkerWaitsForTheTopicThatIsMeant],

@@ -98,6 +98,13 @@ func main() {
 	jobs := flag.Int("jobs", 3, "test processes at a time, where a suite allows it")
 	verbose := flag.Bool("v", false, "name passed and left-out tests too")
 	flag.Parse()
+	for _, name := range flag.Args() {
+		// A flag behind a name would be one too, and what it asks for be left out without a word.
+		if !slices.ContainsFunc(suites, func(s suite) bool { return s.name == name }) {
+			fmt.Printf("%q is no suite; flags go before the names\n", name)
+			os.Exit(2)
+		}
+	}
 	var failed atomic.Bool
 	run := func(s suite) {
 		err := runSuite(s, *addr, *kafka, strings.Split(*have, ","), *only, *jobs, *verbose)

@@ -1,7 +1,9 @@
 package replication
 
 import (
+	"context"
 	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -69,6 +71,9 @@ func (p *Partition) assign(a assignment) (changed bool, err error) {
 	if p.isLeader() {
 		p.lead(changed)
 	} else {
+		if wasLeader {
+			p.resigned = p.env.now()
+		}
 		p.followers = nil
 		p.acks.failAll(kerr.NotLeaderForPartition)
 		p.failLows(kerr.NotLeaderForPartition)
@@ -77,6 +82,57 @@ func (p *Partition) assign(a assignment) (changed bool, err error) {
 		p.wakeAll() // readers that name the old epoch must hear of the new one
 	}
 	return changed, nil
+}
+
+// Leader is who leads and in which epoch, as far as this replica knows: it hears of
+// a change before the metadata that clients see is published.
+func (p *Partition) Leader() (id, epoch int32) {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	return p.state.leader, p.state.leaderEpoch
+}
+
+// staleFor is how long clients may still come to a broker that resigned because
+// they have not heard of it.
+const staleFor = time.Second
+
+// AwaitLeadership waits until this broker leads, at most until ctx ends, and reports
+// whether it does. It is for what only a leader takes: a client that was told of
+// a new leader by another broker may come here before this one heard of it itself,
+// and one that is sent away then backs off for longer than a failover lasts. Where
+// this broker has just resigned it returns at once, because then it is the client
+// that does not know yet, and where it cannot lead at all.
+func (p *Partition) AwaitLeadership(ctx context.Context) bool {
+	turn := p.awaitedTurn()
+	if turn != nil {
+		select {
+		case <-turn:
+		case <-ctx.Done():
+		}
+	}
+	p.role.RLock()
+	defer p.role.RUnlock()
+	_, err := p.leads()
+	return err == nil
+}
+
+// awaitedTurn is closed when this broker begins to lead; nil where nothing is to be
+// waited for.
+func (p *Partition) awaitedTurn() <-chan struct{} {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	if _, err := p.usable(); err != nil || p.isLeader() {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.resigned.IsZero() && p.env.now().Sub(p.resigned) < staleFor {
+		return nil
+	}
+	if p.turn == nil {
+		p.turn = make(chan struct{})
+	}
+	return p.turn
 }
 
 // lead sets up what a leader knows of its followers and moves the watermark as
@@ -102,6 +158,16 @@ func (p *Partition) lead(newLeadership bool) {
 	}
 	p.advance()
 	p.inviteFollowers()
+	p.takeTurn()
+}
+
+// takeTurn lets go on who waits for this broker to lead, or for nothing any more. The
+// caller holds mu.
+func (p *Partition) takeTurn() {
+	if p.turn != nil {
+		close(p.turn)
+		p.turn = nil
+	}
 }
 
 // setMinISR takes over min.insync.replicas, which may free the watermark.
@@ -186,6 +252,7 @@ func (p *Partition) fail(why error) {
 	p.acks.failAll(why)
 	p.failLows(why)
 	p.wakeAll()
+	p.takeTurn()
 }
 
 // diskFailed tells everybody who waits that the log's directory went offline.

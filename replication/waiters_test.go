@@ -631,3 +631,80 @@ func TestProduceWaitSurvivesANewEpochOfTheSameLeader(t *testing.T) {
 		}
 	})
 }
+
+// TestAwaitLeadership: a client may know of a new leader before it does itself.
+func TestAwaitLeadership(t *testing.T) {
+	// asked is who waits for broker 1 to lead, a minute at most.
+	asked := func(t *testing.T, p *Partition) (leads <-chan bool) {
+		t.Helper()
+		answer := make(chan bool, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			answer <- p.AwaitLeadership(ctx)
+		}()
+		synctest.Wait()
+		return answer
+	}
+	waits := func(t *testing.T, answer <-chan bool) {
+		t.Helper()
+		select {
+		case leads := <-answer:
+			t.Errorf("%v at once", leads)
+		default:
+		}
+	}
+	answers := func(t *testing.T, answer <-chan bool, want bool) {
+		t.Helper()
+		synctest.Wait()
+		select {
+		case leads := <-answer:
+			if leads != want {
+				t.Errorf("leads: %v", leads)
+			}
+		default:
+			t.Error("still waits")
+		}
+	}
+	for name, test := range map[string]func(t *testing.T, p *Partition){
+		"leads": func(t *testing.T, p *Partition) {
+			answers(t, asked(t, p), true)
+		},
+		"resigned just now, which the client does not know": func(t *testing.T, p *Partition) {
+			mustAssign(t, p, 2, 2, 1, 2)
+			answers(t, asked(t, p), false)
+		},
+		"resigned long ago, and its turn comes again": func(t *testing.T, p *Partition) {
+			mustAssign(t, p, 2, 2, 1, 2)
+			time.Sleep(staleFor)
+			one, other := asked(t, p), asked(t, p)
+			waits(t, one)
+			mustAssign(t, p, 1, 3, 1, 2)
+			answers(t, one, true)
+			answers(t, other, true)
+		},
+		"its turn does not come": func(t *testing.T, p *Partition) {
+			mustAssign(t, p, 2, 2, 1, 2)
+			time.Sleep(staleFor)
+			answer := asked(t, p)
+			waits(t, answer)
+			mustAssign(t, p, 3, 3, 1, 2, 3)
+			waits(t, answer)
+			time.Sleep(time.Minute)
+			answers(t, answer, false)
+		},
+		"deleted meanwhile": func(t *testing.T, p *Partition) {
+			mustAssign(t, p, 2, 2, 1, 2)
+			time.Sleep(staleFor)
+			answer := asked(t, p)
+			waits(t, answer)
+			p.retire(kerr.UnknownTopicOrPartition)
+			answers(t, answer, false)
+			answers(t, asked(t, p), false)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { test(t, ledBy1(t, 1, 2)) })
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -57,16 +58,19 @@ func produce(b *Broker, r *Request) (kmsg.Response, error) {
 			opts.Verify, opts.Guard, err = c.entry(i, j)
 			if err == nil {
 				p, end, err = produceTo(b, t, &t.Partitions[j], opts, out)
+				if errors.Is(err, kerr.NotLeaderForPartition) && c.awaitTurn(r, p) {
+					p, end, err = produceTo(b, t, &t.Partitions[j], opts, out)
+				}
 			}
 			if err != nil {
 				c.failed(b, r, out, t, &t.Partitions[j], p, err)
 			} else if req.Acks == -1 {
-				c.wait(p, end, out)
+				c.wait(p, end, t, out)
 			}
 		}
 	}
 	if len(c.pending) > 0 {
-		c.await(r)
+		c.await(b, r)
 	}
 	return c.finish()
 }
@@ -154,10 +158,16 @@ type produceCall struct {
 	waiter  replication.ProduceWait
 	// entries are the transactional batches of the request, in its order.
 	entries []transactionEntry
+	// turns ends when partitions are no longer waited for to be led here; nil
+	// until one is, ended by endTurns.
+	turns    context.Context
+	endTurns context.CancelFunc
 }
 
 // pendingProduce is one partition's answer that waits for the high watermark.
 type pendingProduce struct {
+	p    *replication.Partition
+	t    *kmsg.ProduceRequestTopic
 	out  *kmsg.ProduceResponseTopicPartition
 	part int
 }
@@ -292,9 +302,24 @@ func (c *produceCall) failed(b *Broker, r *Request, out *kmsg.ProduceResponseTop
 	if p != nil && tellsLogStart(c.req.Version, out.ErrorCode, rec.Records) {
 		out.LogStartOffset = p.Snapshot().LogStart
 	}
-	if out.ErrorCode == kerr.NotLeaderForPartition.Code && c.req.Version >= 10 {
-		c.nameLeader(b, r, t, out)
+	c.redirect(b, r, t, out, p)
+}
+
+// turnPatience bounds how long the partitions of one request wait for this broker to
+// learn that it leads them: brokers hear of a change within milliseconds of each
+// other.
+const turnPatience = 50 * time.Millisecond
+
+// awaitTurn waits until this broker leads a partition that a client took it for the
+// leader of, and reports whether it does.
+func (c *produceCall) awaitTurn(r *Request, p *replication.Partition) bool {
+	if p == nil {
+		return false
 	}
+	if c.turns == nil {
+		c.turns, c.endTurns = context.WithTimeout(r.Ctx, turnPatience)
+	}
+	return p.AwaitLeadership(c.turns)
 }
 
 // tellsLogStart says which errors Kafka answers with the log start offset: those
@@ -321,14 +346,18 @@ func isOneBatch(records []byte) bool {
 	return err == nil && len(rest) == 0
 }
 
-// nameLeader tells the client where to go instead (KIP-951).
-func (c *produceCall) nameLeader(b *Broker, r *Request, t *kmsg.ProduceRequestTopic, out *kmsg.ProduceResponseTopicPartition) {
+// redirect tells a client that took this broker for the leader where to go instead
+// (KIP-951). p is nil where this broker has no replica.
+func (c *produceCall) redirect(b *Broker, r *Request, t *kmsg.ProduceRequestTopic, out *kmsg.ProduceResponseTopicPartition, p *replication.Partition) {
+	if out.ErrorCode != kerr.NotLeaderForPartition.Code || c.req.Version < 10 {
+		return
+	}
 	img := b.Cluster.Image()
 	topic := img.Topic(t.Topic)
 	if c.req.Version >= 13 {
 		topic = img.TopicByID(t.TopicID)
 	}
-	leader, epoch := leaderOf(topic, out.Partition)
+	leader, epoch := laterLeader(topic, out.Partition, p)
 	out.CurrentLeader.LeaderID, out.CurrentLeader.LeaderEpoch = leader, epoch
 	for _, known := range c.resp.Brokers {
 		if known.NodeID == leader {
@@ -349,6 +378,20 @@ func leaderOf(t *metadata.Topic, partition int32) (leader, epoch int32) {
 	}
 	p := t.Partitions[partition]
 	return p.Leader, p.LeaderEpoch
+}
+
+// laterLeader is leaderOf, unless the replica of this broker, nil if it has none,
+// knows of a later epoch: it resigns before the image is published, and a client that
+// is told of no later epoch than it knew backs off.
+func laterLeader(t *metadata.Topic, partition int32, replica *replication.Partition) (leader, epoch int32) {
+	leader, epoch = leaderOf(t, partition)
+	if replica == nil {
+		return leader, epoch
+	}
+	if l, e := replica.Leader(); e > epoch {
+		return l, e
+	}
+	return leader, epoch
 }
 
 // endpointOf is how clients of a listener reach a broker; nil if they cannot.
@@ -373,18 +416,19 @@ func rackOf(b *metadata.Broker) *string {
 }
 
 // wait notes that an answer waits until the high watermark reaches end.
-func (c *produceCall) wait(p *replication.Partition, end int64, out *kmsg.ProduceResponseTopicPartition) {
-	c.pending = append(c.pending, pendingProduce{out: out, part: c.waiter.Add(p, end)})
+func (c *produceCall) wait(p *replication.Partition, end int64, t *kmsg.ProduceRequestTopic, out *kmsg.ProduceResponseTopicPartition) {
+	c.pending = append(c.pending, pendingProduce{p: p, t: t, out: out, part: c.waiter.Add(p, end)})
 }
 
 // await waits for all partitions. What was not committed in time was appended
 // all the same; its base offset stands.
-func (c *produceCall) await(r *Request) {
+func (c *produceCall) await(b *Broker, r *Request) {
 	c.waiter.Wait(r.Ctx, time.Duration(c.req.TimeoutMillis)*time.Millisecond)
 	for _, w := range c.pending {
 		if err := c.waiter.Err(w.part); err != nil {
 			w.out.ErrorCode = protocol.Code(err)
 			c.resp.failed = err
+			c.redirect(b, r, w.t, w.out, w.p)
 		}
 	}
 }
@@ -393,6 +437,10 @@ func (c *produceCall) await(r *Request) {
 var errProduceFailed = errors.New("produce with acks=0 failed")
 
 func (c *produceCall) finish() (kmsg.Response, error) {
+	if c.endTurns != nil {
+		c.endTurns()
+		c.turns, c.endTurns = nil, nil
+	}
 	if c.req.Acks != 0 {
 		return &c.resp, nil
 	}

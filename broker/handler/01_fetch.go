@@ -276,7 +276,7 @@ func (f *fetchCall) nameLeader(e *fetchEntry, res *fetchResult) {
 	if f.byID() {
 		topic = img.TopicByID(e.id)
 	}
-	res.leader, res.leaderEpoch = leaderOf(topic, e.partition)
+	res.leader, res.leaderEpoch = laterLeader(topic, e.partition, e.part)
 	f.resp.addEndpoint(img, res.leader, f.r.Conn.Listener)
 }
 

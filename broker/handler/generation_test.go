@@ -2,6 +2,7 @@ package handler_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -223,15 +224,55 @@ func startProducer(coordinator *lab) transactionalProducer {
 // produce writes the first record of a transaction to partition 0 of t.
 func (p transactionalProducer) produce(leader *lab) error {
 	leader.t.Helper()
+	return p.produceTo(leader, "t")[0]
+}
+
+// produceTo writes the first record of a transaction to partition 0 of each topic.
+func (p transactionalProducer) produceTo(leader *lab, topics ...string) (errs []error) {
+	leader.t.Helper()
 	id := "x"
 	req := kmsg.NewPtrProduceRequest()
 	req.TransactionID, req.Acks = &id, -1
-	req.Topics = []kmsg.ProduceRequestTopic{{Topic: "t", Partitions: []kmsg.ProduceRequestTopicPartition{{
-		Records: protocol.AppendBatch(nil, protocol.BatchParams{
-			BaseTimestamp: time.Now().UnixMilli(), Transactional: true, Producer: &p.Producer,
-		}, []protocol.Record{{Value: []byte("v")}}),
-	}}}}
-	return kerr.ErrorForCode(ask[*kmsg.ProduceResponse](leader, req, 12).Topics[0].Partitions[0].ErrorCode)
+	for _, topic := range topics {
+		req.Topics = append(req.Topics, kmsg.ProduceRequestTopic{Topic: topic, Partitions: []kmsg.ProduceRequestTopicPartition{{
+			Records: protocol.AppendBatch(nil, protocol.BatchParams{
+				BaseTimestamp: time.Now().UnixMilli(), Transactional: true, Producer: &p.Producer,
+			}, []protocol.Record{{Value: []byte("v")}}),
+		}}})
+	}
+	for _, rt := range ask[*kmsg.ProduceResponse](leader, req, 12).Topics {
+		errs = append(errs, kerr.ErrorForCode(rt.Partitions[0].ErrorCode))
+	}
+	return errs
+}
+
+// A topic that the coordinator knows to be deleted, and the leader does not, takes the
+// other topics of the request with it, but only for a moment.
+func TestDeletedTopicDoesNotFailTheOthers(t *testing.T) {
+	p := newPair(t)
+	p.create(handler.TransactionsTopic, 1)
+	p.create("t", 2)
+	p.create("deleted", 2)
+	p.sync("deleted")
+	p.first.Transactions = newOneShard()
+	producer := startProducer(p.first)
+	p.hold <- struct{}{}
+	for _, r := range p.first.controller.DeleteTopics(t.Context(), []metadata.TopicRef{{Name: "deleted"}}) {
+		if r.Err != nil {
+			t.Fatal(r.Err, r.Message)
+		}
+	}
+	for i, err := range producer.produceTo(p.late, "t", "deleted") {
+		if !kerr.IsRetriable(err) {
+			t.Errorf("topic %d: %v", i, err)
+		}
+	}
+	<-p.hold
+	p.await(p.late, func(img *metadata.Image) bool { return img.Topic("deleted") == nil })
+	errs := producer.produceTo(p.late, "t", "deleted")
+	if errs[0] != nil || !errors.Is(errs[1], kerr.UnknownTopicOrPartition) {
+		t.Errorf("when both know: %v", errs)
+	}
 }
 
 // doneTransactions tells when a transaction is completed.

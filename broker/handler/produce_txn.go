@@ -96,7 +96,10 @@ func startVerification(b *Broker, version int16, t *kmsg.ProduceRequestTopic, pa
 // try that again, and without asking for metadata.
 func produceEntryError(err error, version int16) error {
 	err = entryError(err, version >= 11)
-	retried := []*kerr.Error{kerr.NetworkException, kerr.CoordinatorLoadInProgress, kerr.CoordinatorNotAvailable, kerr.NotCoordinator}
+	retried := []*kerr.Error{
+		kerr.NetworkException, kerr.CoordinatorLoadInProgress, kerr.CoordinatorNotAvailable, kerr.NotCoordinator,
+		kerr.OperationNotAttempted, // another topic of the request is deleted, which is not known here yet
+	}
 	if version < 12 {
 		retried = append(retried, kerr.ConcurrentTransactions)
 	}

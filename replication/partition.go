@@ -44,9 +44,10 @@ type Partition struct {
 	nStable   int // watches with BoundLastStable
 	listeners []*listener
 	lows      []*LowWatermarkWait
-	// turn is closed when this broker begins to lead; nil while nobody waits.
-	turn chan struct{}
-	// resigned is when it ceased to, zero if it never did.
+	// newRole is closed at the next change of leader or leader epoch; nil while
+	// nobody waits for one.
+	newRole chan struct{}
+	// resigned is when this broker ceased to lead, zero if it never did.
 	resigned time.Time
 
 	// pending is the change of the in-sync set in flight, under role.

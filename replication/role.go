@@ -80,6 +80,7 @@ func (p *Partition) assign(a assignment) (changed bool, err error) {
 	}
 	if newEpoch || changed {
 		p.wakeAll() // readers that name the old epoch must hear of the new one
+		p.tellRole()
 	}
 	return changed, nil
 }
@@ -103,36 +104,66 @@ const staleFor = time.Second
 // this broker has just resigned it returns at once, because then it is the client
 // that does not know yet, and where it cannot lead at all.
 func (p *Partition) AwaitLeadership(ctx context.Context) bool {
-	turn := p.awaitedTurn()
-	if turn != nil {
-		select {
-		case <-turn:
-		case <-ctx.Done():
-		}
-	}
+	p.awaitRole(ctx, func() bool {
+		return p.isLeader() || !p.resigned.IsZero() && p.env.now().Sub(p.resigned) < staleFor
+	})
 	p.role.RLock()
 	defer p.role.RUnlock()
 	_, err := p.leads()
 	return err == nil
 }
 
-// awaitedTurn is closed when this broker begins to lead; nil where nothing is to be
-// waited for.
-func (p *Partition) awaitedTurn() <-chan struct{} {
+// AwaitEpoch is AwaitLeadership for a client that names the leader epoch that it was
+// told: it waits until the replica knows of it, whoever leads.
+func (p *Partition) AwaitEpoch(ctx context.Context, epoch int32) bool {
+	p.awaitRole(ctx, func() bool { return p.state.leaderEpoch >= epoch })
 	p.role.RLock()
 	defer p.role.RUnlock()
-	if _, err := p.usable(); err != nil || p.isLeader() {
+	_, err := p.usable()
+	return err == nil && p.state.leaderEpoch >= epoch
+}
+
+// awaitRole returns when what metadata says of the replica meets a condition, which
+// is asked with role and mu held, when the replica cannot be used, or when ctx ends.
+func (p *Partition) awaitRole(ctx context.Context, met func() bool) {
+	for {
+		next := p.nextRole(met)
+		if next == nil {
+			return
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// nextRole is closed when metadata says something new of the replica; nil where
+// nobody needs to wait for that.
+func (p *Partition) nextRole(met func() bool) <-chan struct{} {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	if _, err := p.usable(); err != nil {
 		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.resigned.IsZero() && p.env.now().Sub(p.resigned) < staleFor {
+	if met() {
 		return nil
 	}
-	if p.turn == nil {
-		p.turn = make(chan struct{})
+	if p.newRole == nil {
+		p.newRole = make(chan struct{})
 	}
-	return p.turn
+	return p.newRole
+}
+
+// tellRole wakes who waits for news of the replica's role. The caller holds mu.
+func (p *Partition) tellRole() {
+	if p.newRole != nil {
+		close(p.newRole)
+		p.newRole = nil
+	}
 }
 
 // lead sets up what a leader knows of its followers and moves the watermark as
@@ -158,16 +189,6 @@ func (p *Partition) lead(newLeadership bool) {
 	}
 	p.advance()
 	p.inviteFollowers()
-	p.takeTurn()
-}
-
-// takeTurn lets go on who waits for this broker to lead, or for nothing any more. The
-// caller holds mu.
-func (p *Partition) takeTurn() {
-	if p.turn != nil {
-		close(p.turn)
-		p.turn = nil
-	}
 }
 
 // setMinISR takes over min.insync.replicas, which may free the watermark.
@@ -252,7 +273,7 @@ func (p *Partition) fail(why error) {
 	p.acks.failAll(why)
 	p.failLows(why)
 	p.wakeAll()
-	p.takeTurn()
+	p.tellRole()
 }
 
 // diskFailed tells everybody who waits that the log's directory went offline.

@@ -632,25 +632,34 @@ func TestProduceWaitSurvivesANewEpochOfTheSameLeader(t *testing.T) {
 	})
 }
 
-// TestAwaitLeadership: a client may know of a new leader before it does itself.
-func TestAwaitLeadership(t *testing.T) {
-	// asked is who waits for broker 1 to lead, a minute at most.
-	asked := func(t *testing.T, p *Partition) (leads <-chan bool) {
+// TestAwaitRole: a client may know of a new leader before it does itself.
+func TestAwaitRole(t *testing.T) {
+	// wait is who waits a minute at most.
+	wait := func(t *testing.T, await func(context.Context) bool) (outcome <-chan bool) {
 		t.Helper()
 		answer := make(chan bool, 1)
 		go func() {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			answer <- p.AwaitLeadership(ctx)
+			answer <- await(ctx)
 		}()
 		synctest.Wait()
 		return answer
 	}
+	// asked is who waits for broker 1 to lead.
+	asked := func(t *testing.T, p *Partition) <-chan bool {
+		t.Helper()
+		return wait(t, p.AwaitLeadership)
+	}
+	epoch := func(t *testing.T, p *Partition, epoch int32) <-chan bool {
+		t.Helper()
+		return wait(t, func(ctx context.Context) bool { return p.AwaitEpoch(ctx, epoch) })
+	}
 	waits := func(t *testing.T, answer <-chan bool) {
 		t.Helper()
 		select {
-		case leads := <-answer:
-			t.Errorf("%v at once", leads)
+		case outcome := <-answer:
+			t.Errorf("%v at once", outcome)
 		default:
 		}
 	}
@@ -658,9 +667,9 @@ func TestAwaitLeadership(t *testing.T) {
 		t.Helper()
 		synctest.Wait()
 		select {
-		case leads := <-answer:
-			if leads != want {
-				t.Errorf("leads: %v", leads)
+		case outcome := <-answer:
+			if outcome != want {
+				t.Error(outcome)
 			}
 		default:
 			t.Error("still waits")
@@ -701,6 +710,21 @@ func TestAwaitLeadership(t *testing.T) {
 			p.retire(kerr.UnknownTopicOrPartition)
 			answers(t, answer, false)
 			answers(t, asked(t, p), false)
+			answers(t, epoch(t, p, 9), false)
+		},
+		"an epoch of another leader": func(t *testing.T, p *Partition) {
+			answers(t, epoch(t, p, 1), true)
+			answer := epoch(t, p, 3)
+			waits(t, answer)
+			mustAssign(t, p, 2, 2, 1, 2)
+			waits(t, answer)
+			mustAssign(t, p, 2, 3, 1, 2)
+			answers(t, answer, true)
+		},
+		"an epoch that does not come": func(t *testing.T, p *Partition) {
+			answer := epoch(t, p, 2)
+			time.Sleep(time.Minute)
+			answers(t, answer, false)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -58,7 +57,7 @@ func produce(b *Broker, r *Request) (kmsg.Response, error) {
 			opts.Verify, opts.Guard, err = c.entry(i, j)
 			if err == nil {
 				p, end, err = produceTo(b, t, &t.Partitions[j], opts, out)
-				if errors.Is(err, kerr.NotLeaderForPartition) && c.awaitTurn(r, p) {
+				if errors.Is(err, kerr.NotLeaderForPartition) && p != nil && p.AwaitLeadership(c.news.until(r)) {
 					p, end, err = produceTo(b, t, &t.Partitions[j], opts, out)
 				}
 			}
@@ -158,10 +157,7 @@ type produceCall struct {
 	waiter  replication.ProduceWait
 	// entries are the transactional batches of the request, in its order.
 	entries []transactionEntry
-	// turns ends when partitions are no longer waited for to be led here; nil
-	// until one is, ended by endTurns.
-	turns    context.Context
-	endTurns context.CancelFunc
+	news    newsWait
 }
 
 // pendingProduce is one partition's answer that waits for the high watermark.
@@ -175,6 +171,7 @@ type pendingProduce struct {
 const keepElements = 64 // of a reused slice, so that one huge request does not stay
 
 func (c *produceCall) reset() {
+	c.news.end()
 	if cap(c.req.Topics) > keepElements {
 		*c = produceCall{}
 		return
@@ -305,23 +302,6 @@ func (c *produceCall) failed(b *Broker, r *Request, out *kmsg.ProduceResponseTop
 	c.redirect(b, r, t, out, p)
 }
 
-// turnPatience bounds how long the partitions of one request wait for this broker to
-// learn that it leads them: brokers hear of a change within milliseconds of each
-// other.
-const turnPatience = 50 * time.Millisecond
-
-// awaitTurn waits until this broker leads a partition that a client took it for the
-// leader of, and reports whether it does.
-func (c *produceCall) awaitTurn(r *Request, p *replication.Partition) bool {
-	if p == nil {
-		return false
-	}
-	if c.turns == nil {
-		c.turns, c.endTurns = context.WithTimeout(r.Ctx, turnPatience)
-	}
-	return p.AwaitLeadership(c.turns)
-}
-
 // tellsLogStart says which errors Kafka answers with the log start offset: those
 // of the producer's state and of the batch's content, for which it tells the
 // producer whether what it misses was deleted.
@@ -437,10 +417,6 @@ func (c *produceCall) await(b *Broker, r *Request) {
 var errProduceFailed = errors.New("produce with acks=0 failed")
 
 func (c *produceCall) finish() (kmsg.Response, error) {
-	if c.endTurns != nil {
-		c.endTurns()
-		c.turns, c.endTurns = nil, nil
-	}
 	if c.req.Acks != 0 {
 		return &c.resp, nil
 	}

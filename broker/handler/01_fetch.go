@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"errors"
 	"math"
 	"time"
 
@@ -83,6 +84,7 @@ type fetchCall struct {
 	timer   *time.Timer
 	// partitions is how many the request names.
 	partitions int
+	news       newsWait
 
 	// What this pass over the partitions found:
 	bytes  int
@@ -96,6 +98,7 @@ type fetchCall struct {
 func (f *fetchCall) reset() {
 	f.resp.dropResults()
 	f.b, f.r = nil, nil
+	f.news.end()
 	if f.partitions > keepElements || len(f.req.Topics) > keepElements || cap(f.ready) > keepElements || cap(f.resp.results) > keepElements {
 		*f = fetchCall{timer: f.timer}
 		return
@@ -212,6 +215,9 @@ func (f *fetchCall) read(e *fetchEntry, onlyNews bool) {
 		// Deleted, and perhaps created anew; who waited for it hears of it.
 		f.hurry = true
 		e.unwatch()
+		err = f.readPartition(e, res)
+	}
+	if errors.Is(err, kerr.UnknownLeaderEpoch) && f.replicaID < 0 && e.part.AwaitEpoch(f.news.until(f.r), e.leaderEpoch) {
 		err = f.readPartition(e, res)
 	}
 	if err != nil {

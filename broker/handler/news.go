@@ -1,0 +1,34 @@
+package handler
+
+import (
+	"context"
+	"time"
+)
+
+// newsPatience bounds how long one request waits for this broker to learn what its
+// client was told by another: brokers hear of a change within milliseconds of each
+// other.
+const newsPatience = 50 * time.Millisecond
+
+// newsWait is the wait of all partitions of one request for news of who leads them.
+// The zero value is ready to use, and again after end.
+type newsWait struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// until ends newsPatience after it was first asked for, or with the request.
+func (w *newsWait) until(r *Request) context.Context {
+	if w.ctx == nil {
+		w.ctx, w.cancel = context.WithTimeout(r.Ctx, newsPatience)
+	}
+	return w.ctx
+}
+
+// end frees what until took.
+func (w *newsWait) end() {
+	if w.cancel != nil {
+		w.cancel()
+	}
+	*w = newsWait{}
+}

@@ -275,6 +275,43 @@ func TestDeletedTopicDoesNotFailTheOthers(t *testing.T) {
 	}
 }
 
+// hungPeers answer nothing until who asks gives up.
+type hungPeers struct{ asked chan struct{} }
+
+func (h hungPeers) Request(ctx context.Context, _ int32, _ kmsg.Request) (kmsg.Response, error) {
+	close(h.asked)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A coordinator that hangs is given up when it coordinates no more.
+func TestProducersLeaveACoordinatorThatHangs(t *testing.T) {
+	p := newPair(t)
+	p.create(handler.TransactionsTopic, 2)
+	p.create("t", 1)
+	p.sync("t")
+	p.late.Transactions = newOneShard()
+	producer := startProducer(p.late)
+	hung := hungPeers{make(chan struct{})}
+	p.first.Peers = hung
+	answer := make(chan error, 1)
+	go func() { answer <- producer.produce(p.first) }()
+	<-hung.asked
+	for _, r := range p.first.controller.DeleteTopics(t.Context(), []metadata.TopicRef{{Name: handler.TransactionsTopic}}) {
+		if r.Err != nil {
+			t.Fatal(r.Err, r.Message)
+		}
+	}
+	select {
+	case err := <-answer:
+		if !kerr.IsRetriable(err) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second): // of the 30 that a request may take
+		t.Error("still waits for what is no coordinator any more")
+	}
+}
+
 // doneTransactions tells when a transaction is completed.
 type doneTransactions struct{ done chan struct{} }
 

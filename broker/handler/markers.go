@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -404,6 +405,14 @@ func (m *Markers) writeRemotely(ctx context.Context, leader int32, marker runtim
 	}
 	req.Markers = append(req.Markers, rm)
 	errs := same(make([]error, len(tps)), kerr.NetworkException)
+	ctx, cancel := while(ctx, func() bool {
+		img := m.o.Image()
+		return slices.ContainsFunc(tps, func(tp txn.TopicPartition) bool {
+			now, _ := leaderOf(img.Topic(tp.Topic), tp.Partition)
+			return now == leader
+		})
+	})
+	defer cancel()
 	answer, err := m.o.Peers.Request(ctx, leader, req)
 	resp, ok := answer.(*kmsg.WriteTxnMarkersResponse)
 	if err != nil || !ok {

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gregor-broker/gregor/broker/handler"
+	"github.com/gregor-broker/gregor/controller"
 	"github.com/gregor-broker/gregor/coordinator/runtime"
 	"github.com/gregor-broker/gregor/coordinator/txn"
 	"github.com/gregor-broker/gregor/metadata"
@@ -255,6 +256,43 @@ func TestMarkersEndWithTheCoordinator(t *testing.T) {
 		m.Send(0, 0, twoMarkers(3))
 		want(2, "created again")
 		c.want(t, 0)
+	})
+}
+
+// A leader that hangs is given up when others lead its partitions, and not before.
+func TestMarkersLeaveALeaderThatHangs(t *testing.T) {
+	img := elsewhere(t)
+	replaced := labOf(t, labStore(t), controller.Options{NodeID: 3, Exclusive: true}, func(apply controller.Subscriber) controller.Subscriber {
+		return apply
+	})
+	replaced.create("t", 2, nil)
+	replaced.create(handler.TransactionsTopic, 1, nil)
+	synctest.Test(t, func(t *testing.T) {
+		var known atomic.Pointer[metadata.Image]
+		known.Store(img)
+		p, c := peer{make(chan func(context.Context, *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error))}, &completions{}
+		m := handler.NewMarkers(handler.MarkersOptions{
+			NodeID: 9, Image: known.Load, Transactions: c, Peers: p, Now: time.Now, Log: zerolog.Nop(), Timeout: time.Second,
+		})
+		defer m.Close()
+		m.Send(0, 0, twoMarkers(3))
+		hung := make(chan error, 1)
+		p.answers <- func(ctx context.Context, _ *kmsg.WriteTxnMarkersRequest) (kmsg.Response, error) {
+			<-ctx.Done()
+			hung <- ctx.Err()
+			return nil, ctx.Err()
+		}
+		time.Sleep(20 * time.Second)
+		if len(hung) > 0 {
+			t.Fatal("given up while it leads")
+		}
+		known.Store(replaced.controller.Image())
+		began := time.Now()
+		p.answers <- wrote(0, 0)
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the new leader was asked after %v", took)
+		}
+		c.want(t, 1)
 	})
 }
 

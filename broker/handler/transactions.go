@@ -34,6 +34,32 @@ type Peers interface {
 	Request(ctx context.Context, node int32, req kmsg.Request) (kmsg.Response, error)
 }
 
+// stillEvery is how often it is looked whether who was asked is still the one to ask.
+const stillEvery = 500 * time.Millisecond
+
+// while returns a context that ends soon after still has become false: a broker that
+// hangs does not close its connections, and is replaced long before a request to it
+// times out.
+func while(ctx context.Context, still func() bool) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	var look func()
+	look = func() {
+		if ctx.Err() != nil {
+			return
+		}
+		if !still() {
+			cancel()
+			return
+		}
+		time.AfterFunc(stillEvery, look)
+	}
+	first := time.AfterFunc(stillEvery, look)
+	return ctx, func() {
+		first.Stop()
+		cancel()
+	}
+}
+
 // txnPartition is the partition of __transaction_state that a transactional id
 // lives in.
 func (b *Broker) txnPartition(img *metadata.Image, id string) int32 {
@@ -161,6 +187,12 @@ func (b *Broker) enterRemotely(ctx context.Context, leader int32, add txn.AddPar
 		t.Topics = append(t.Topics, rt)
 	}
 	req.Transactions = append(req.Transactions, t)
+	ctx, cancel := while(ctx, func() bool {
+		img := b.Cluster.Image()
+		now, _ := leaderOf(img.Topic(TransactionsTopic), b.txnPartition(img, add.TransactionalID))
+		return now == leader
+	})
+	defer cancel()
 	answer, err := b.Peers.Request(ctx, leader, req)
 	if err != nil {
 		b.Log.Debug().Err(err).Int32("broker", leader).Msg("transaction coordinator cannot be reached")

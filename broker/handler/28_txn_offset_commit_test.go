@@ -172,6 +172,56 @@ func inBubble(t *testing.T, test func(o *offsetsLab)) {
 	})
 }
 
+// uncommitted is a coordinator whose log cannot commit what is written to it.
+type uncommitted[S runtime.Shard] struct{}
+
+func (uncommitted[S]) Call(ctx context.Context, _ int32, _ runtime.Handler[S]) (any, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (uncommitted[S]) Partitions() map[int32]bool { return map[int32]bool{0: true} }
+
+// While the replicas of a coordinator's log do not follow, nobody is kept waiting for
+// longer than request.timeout.ms.
+func TestTransactionsThatAreNotCommitted(t *testing.T) {
+	inBubble(t, func(o *offsetsLab) {
+		o.Transactions = uncommitted[*txn.Shard]{}
+		req := kmsg.NewPtrEndTxnRequest()
+		req.TransactionalID, req.ProducerID, req.ProducerEpoch = "x", o.id, o.epoch
+		began := time.Now()
+		resp := ask[*kmsg.EndTxnResponse](o.lab, req, 5)
+		if took := time.Since(began); resp.ErrorCode != kerr.CoordinatorNotAvailable.Code || took != 30*time.Second {
+			t.Errorf("after %v: %v", took, kerr.ErrorForCode(resp.ErrorCode))
+		}
+	})
+}
+
+func TestMarkersOfOffsetsThatAreNotCommitted(t *testing.T) {
+	inBubble(t, func(o *offsetsLab) {
+		m := handler.NewMarkers(handler.MarkersOptions{
+			NodeID: 1, Image: o.controller.Image, Partitions: o.partitions, Groups: uncommitted[*group.Shard]{}, Transactions: o.txns,
+			Now: time.Now, Log: zerolog.Nop(), Timeout: time.Second,
+		})
+		defer m.Close()
+		o.Markers = m
+		req := kmsg.NewPtrWriteTxnMarkersRequest()
+		marker := kmsg.NewWriteTxnMarkersRequestMarker()
+		marker.ProducerID = o.id
+		marker.Topics = []kmsg.WriteTxnMarkersRequestMarkerTopic{
+			{Topic: handler.OffsetsTopic, Partitions: []int32{0}}, {Topic: "t", Partitions: []int32{0}},
+		}
+		req.Markers = append(req.Markers, marker)
+		topics := ask[*kmsg.WriteTxnMarkersResponse](o.lab, req, 2).Markers[0].Topics
+		if code := topics[0].Partitions[0].ErrorCode; code != kerr.RequestTimedOut.Code {
+			t.Errorf("offsets: %v", kerr.ErrorForCode(code))
+		}
+		if code := topics[1].Partitions[0].ErrorCode; code != 0 {
+			t.Errorf("another partition: %v", kerr.ErrorForCode(code))
+		}
+	})
+}
+
 // A marker that is sent again may reach the group coordinator with the first.
 func TestMarkerTwiceInOneRound(t *testing.T) {
 	inBubble(t, func(o *offsetsLab) {

@@ -380,6 +380,8 @@ func (m *Markers) writeToGroup(ctx context.Context, p *replication.Partition, ma
 	if m.o.Groups == nil {
 		return kerr.CoordinatorNotAvailable
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, m.o.Timeout, kerr.RequestTimedOut)
+	defer cancel()
 	_, err := m.o.Groups.Call(ctx, p.Index(), func(s *group.Shard, now time.Time, t runtime.Ticket) runtime.Result {
 		r := s.EndTransaction(now, t, marker)
 		// A refusal by the log would throw away the shard.
@@ -388,7 +390,7 @@ func (m *Markers) writeToGroup(ctx context.Context, p *replication.Partition, ma
 		}
 		return r
 	})
-	return err
+	return notInTime(ctx, err)
 }
 
 func (m *Markers) writeRemotely(ctx context.Context, leader int32, marker runtime.Marker, tps []txn.TopicPartition, since int64) []error {

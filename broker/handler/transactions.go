@@ -78,8 +78,12 @@ func callTxn[T any](ctx context.Context, b *Broker, id string, h runtime.Handler
 	if b.Transactions == nil {
 		return none, kerr.CoordinatorNotAvailable
 	}
+	// What cannot be committed is not waited for longer than for other brokers; it may
+	// be committed later all the same.
+	ctx, cancel := context.WithTimeoutCause(ctx, b.Config.Duration("request.timeout.ms"), kerr.RequestTimedOut)
+	defer cancel()
 	v, err := b.Transactions.Call(ctx, b.txnPartition(b.Cluster.Image(), id), h)
-	if err != nil {
+	if err = notInTime(ctx, err); err != nil {
 		return none, coordinatorError(err)
 	}
 	response, ok := v.(T)

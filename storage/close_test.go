@@ -80,3 +80,55 @@ func TestCloseOnABusyDisk(t *testing.T) {
 		}
 	})
 }
+
+// TestFirstFlushAfterACleanStop: of a log that was never used a clean stop syncs nothing, so that the first flush after it
+// has to sync all of it, its name and its topic id too. Without the id it would be set aside as stray.
+func TestFirstFlushAfterACleanStop(t *testing.T) {
+	tp, id := TopicPartition{"t", 0}, TopicID{1}
+	open := func(fs vfs.FS) *Manager {
+		m, err := Open(Options{FS: fs, Dirs: []string{"data"}, NodeID: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	for stops := 1; stops <= 2; stops++ {
+		mem := vfs.NewMem()
+		m := open(mem)
+		if _, err := m.CreateLog(tp, id, DefaultLogConfig()); err != nil {
+			t.Fatal(err)
+		}
+		for range stops {
+			if err := m.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			m = open(mem)
+		}
+		l, err := m.CreateLog(tp, id, DefaultLogConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := protocol.AppendBatch(nil, protocol.BatchParams{BaseTimestamp: time.Now().UnixMilli()}, three())
+		if _, err := l.AppendAsLeader(b, AppendOptions{Version: 9}); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		for seed := range uint64(100) {
+			again := open(mem.CrashClone(seed))
+			if l := again.Log(tp); l == nil || l.ID() != id || l.LogEndOffset() != 3 {
+				t.Errorf("%d stops, seed %d: the flushed log is %+v", stops, seed, l)
+			}
+			if err := again.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if t.Failed() {
+				break
+			}
+		}
+		if err := m.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

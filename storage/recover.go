@@ -106,6 +106,10 @@ func (l *Log) loadClean(segs []*segment) error {
 	}
 	l.setTail(s, s.size.Load(), end)
 	l.recoveryPoint.Store(end)
+	if len(segs) == 1 && end == 0 && s.size.Load() == 0 {
+		// It may be one that was never used, of which a clean stop syncs nothing: its first flush has to.
+		l.dirUnsynced, l.parentUnsynced, l.idUnsynced = true, true, l.ID() != (TopicID{})
+	}
 	return l.rebuildProducers(end)
 }
 

@@ -168,7 +168,7 @@ func (c *Controller) AllocateProducerIDs(ctx context.Context) (first int64, coun
 			return 0, 0, err
 		}
 		first, change := metadata.AllocateProducerIDs(img)
-		result, err := c.opts.Store.Txn(ctx, txnOf(nil, []metadata.Change{change}))
+		result, err := c.opts.Store.Txn(ctx, metadata.TxnOf(nil, []metadata.Change{change}))
 		if err != nil {
 			// If it happened, the block is lost, and nothing else.
 			return 0, 0, unavailable(ctx, err)

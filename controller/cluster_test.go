@@ -661,7 +661,7 @@ func TestAlterPartition(t *testing.T) {
 						t.Error(err)
 					}
 					img := b.Image()
-					_, err := store.Txn(testContext(t), txnOf(nil, metadata.Register(img, metadata.Registration{ID: 2, Incarnation: newID()})))
+					_, err := store.Txn(testContext(t), metadata.TxnOf(nil, metadata.Register(img, metadata.Registration{ID: 2, Incarnation: newID()})))
 					if err != nil {
 						t.Error(err)
 					}

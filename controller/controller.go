@@ -267,7 +267,7 @@ func Form(ctx context.Context, store metadata.Store, id string, features map[str
 		}
 		// Whether it happened or not, the next look tells.
 		changes := metadata.Form(id, features, minInsyncReplicas)
-		if _, err := store.Txn(ctx, txnOf(nil, changes)); err != nil && !errors.Is(err, metadata.ErrUnavailable) {
+		if _, err := store.Txn(ctx, metadata.TxnOf(nil, changes)); err != nil && !errors.Is(err, metadata.ErrUnavailable) {
 			return "", fmt.Errorf("controller: form cluster: %w", err)
 		}
 	}

@@ -339,7 +339,7 @@ func TestDeletionMeetsChangeOfPartition(t *testing.T) {
 			}
 			changes = append(append(changes, p.Stage...), p.Commit...)
 		}
-		if err := metadata.CheckTxn(txnOf(nil, changes), store.Limits()); err != nil {
+		if err := metadata.CheckTxn(metadata.TxnOf(nil, changes), store.Limits()); err != nil {
 			t.Error(err)
 		}
 		queue = rest

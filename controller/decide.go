@@ -597,7 +597,7 @@ func (c *Controller) write(img *metadata.Image, fence []metadata.Compare, change
 	base := max(img.Revision, c.lastWrite)
 	ctx, cancel := context.WithTimeout(c.ctx, max(c.txnTimeout, minTxnTimeout))
 	defer cancel()
-	result, err := c.opts.Store.Txn(ctx, txnOf(fence, changes))
+	result, err := c.opts.Store.Txn(ctx, metadata.TxnOf(fence, changes))
 	if err == nil {
 		c.txnTimeout = 0
 	}
@@ -613,17 +613,6 @@ func (c *Controller) write(img *metadata.Image, fence []metadata.Compare, change
 	}
 	c.lastWrite = result.Revision
 	return result.Revision, nil
-}
-
-func txnOf(fence []metadata.Compare, changes []metadata.Change) metadata.Txn {
-	txn := metadata.Txn{If: fence}
-	for _, ch := range changes {
-		if ch.Expect != metadata.Unchecked {
-			txn.If = append(txn.If, metadata.Compare{Key: ch.Key, Target: metadata.ModRevision, Revision: ch.Expect})
-		}
-		txn.Then = append(txn.Then, ch.Op)
-	}
-	return txn
 }
 
 // awaitRevision returns the newest image once one of at least that revision is

@@ -147,7 +147,7 @@ func (c *Controller) DeclareDead(ctx context.Context, id int32, incarnation meta
 		// The dead process may have led the store's members: what they were
 		// asked in that moment is lost, and nobody says so.
 		short, cancel := context.WithTimeout(ctx, timeout)
-		result, err := c.opts.Store.Txn(short, txnOf(nil, changes))
+		result, err := c.opts.Store.Txn(short, metadata.TxnOf(nil, changes))
 		cancel()
 		switch {
 		case err == nil && result.Succeeded:

@@ -1,6 +1,8 @@
 package metadata
 
 import (
+	"slices"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
@@ -13,6 +15,19 @@ const Unchecked int64 = -1
 type Change struct {
 	Op
 	Expect int64
+}
+
+// TxnOf is the transaction that makes changes, all or none: only if what each of them
+// was decided on is still so, and what guards compare holds.
+func TxnOf(guards []Compare, changes []Change) Txn {
+	txn := Txn{If: slices.Clone(guards)}
+	for _, ch := range changes {
+		if ch.Expect != Unchecked {
+			txn.If = append(txn.If, Compare{Key: ch.Key, Target: ModRevision, Revision: ch.Expect})
+		}
+		txn.Then = append(txn.Then, ch.Op)
+	}
+	return txn
 }
 
 // Outcome answers a request that is carried out or refused as a whole. Err is the

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/gregor-broker/gregor/broker/handler"
 	"github.com/gregor-broker/gregor/metadata/memstore"
 	"github.com/gregor-broker/gregor/protocol"
 	"github.com/gregor-broker/gregor/storage/vfs"
@@ -868,6 +869,31 @@ func TestTransactionOnDeletedTopic(t *testing.T) {
 	s.describe(id)
 	s.last(`describe "x": NONE CompleteCommit P0/1 timeout 60000 started []`)
 	_ = n
+}
+
+// A client may name the coordinator's own topic, as part of a transaction or for
+// markers that it sends itself. The coordinator stays, and comes back. The answers are
+// those of Apache Kafka 4.3.1.
+func TestMarkersForTheCoordinatorsOwnTopic(t *testing.T) {
+	x := newTxnNodes(t)
+	n, s := x.start()
+	s.topics("a")
+	id, own := "x", handler.TransactionsTopic+":0"
+	p := s.init(5, id, 60000, nobody)
+	s.markers(1, p, true, 0, 0, own)
+	s.last("markers v1 P0/0 commit true coordinator epoch 0 version 0: __transaction_state-0 NONE")
+	s.add(3, id, p, own, "a:0")
+	s.last(`add v3 "x" P0/0: __transaction_state-0 TOPIC_AUTHORIZATION_FAILED, a-0 OPERATION_NOT_ATTEMPTED`)
+	s.addBatched(5, false, id, p, own, "a:0")
+	s.last(`add v5 verify only false "x" P0/0: NONE, "x", __transaction_state-0 NONE, a-0 NONE`)
+	s.produce(11, &id, p, 0, true, "a:0")
+	s.end(4, id, p, true)
+	s.describe(id)
+	s.last(`describe "x": NONE CompleteCommit P0/0 timeout 60000 started []`)
+	stopNode(t, n)
+	_, s = x.start()
+	s.describe(id)
+	s.last(`describe "x": NONE CompleteCommit P0/0 timeout 60000 started []`)
 }
 
 // The time of a transaction is over: it is aborted, and its producer fenced.

@@ -16,6 +16,7 @@ import (
 //
 //   - v0 to v3 come from clients: one transaction. All partitions are added or
 //     none; where one does not exist, the others are OPERATION_NOT_ATTEMPTED.
+//     Those of internal topics are TOPIC_AUTHORIZATION_FAILED.
 //   - v4 and v5 come from brokers (KIP-890): many transactions at once, and
 //     those with VerifyOnly are only looked at. v5 adds with transaction
 //     version 2, and waits for the transaction before to complete, for all that
@@ -34,7 +35,7 @@ func addPartitionsToTxn(b *Broker, r *Request) (kmsg.Response, error) {
 				add.Partitions = append(add.Partitions, txn.TopicPartition{Topic: t.Topic, Partition: p})
 			}
 		}
-		errs := b.addPartitions(r, img, add)
+		errs := b.addPartitions(r, img, add, true)
 		for _, t := range req.Topics {
 			rt := kmsg.NewAddPartitionsToTxnResponseTopic()
 			rt.Topic = t.Topic
@@ -72,7 +73,7 @@ func (b *Broker) addToTransaction(r *Request, img *metadata.Image, t *kmsg.AddPa
 			add.Partitions = append(add.Partitions, txn.TopicPartition{Topic: topic.Topic, Partition: p})
 		}
 	}
-	errs := b.addPartitions(r, img, add)
+	errs := b.addPartitions(r, img, add, false)
 	rt := kmsg.NewAddPartitionsToTxnResponseTransaction()
 	rt.TransactionalID = t.TransactionalID
 	for _, topic := range t.Topics {
@@ -89,17 +90,22 @@ func (b *Broker) addToTransaction(r *Request, img *metadata.Image, t *kmsg.AddPa
 	return rt
 }
 
-// addPartitions adds partitions that all exist.
-func (b *Broker) addPartitions(r *Request, img *metadata.Image, add txn.AddPartitions) []error {
+// addPartitions adds partitions that all exist and, for a client, are not the brokers'
+// own.
+func (b *Broker) addPartitions(r *Request, img *metadata.Image, add txn.AddPartitions, client bool) []error {
 	errs := make([]error, len(add.Partitions))
-	unknown := false
+	refused := false
 	for i, tp := range add.Partitions {
-		errs[i] = kerr.OperationNotAttempted
-		if !hasPartition(img, tp.Topic, tp.Partition) {
-			errs[i], unknown = kerr.UnknownTopicOrPartition, true
+		switch {
+		case client && metadata.IsInternal(tp.Topic):
+			errs[i], refused = kerr.TopicAuthorizationFailed, true
+		case !hasPartition(img, tp.Topic, tp.Partition):
+			errs[i], refused = kerr.UnknownTopicOrPartition, true
+		default:
+			errs[i] = kerr.OperationNotAttempted
 		}
 	}
-	if unknown {
+	if refused {
 		return errs
 	}
 	if add.TransactionalID == "" {

@@ -338,6 +338,9 @@ func (m *Markers) Write(ctx context.Context, marker runtime.Marker, tps []txn.To
 			errs[i] = err
 			continue
 		}
+		if tp.Topic == TransactionsTopic {
+			continue // where nothing is ever open, and only the coordinator may write
+		}
 		if tp.Topic == OffsetsTopic {
 			groups.Go(func() { errs[i] = m.writeToGroup(ctx, p, marker) })
 			continue

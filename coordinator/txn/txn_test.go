@@ -625,8 +625,8 @@ func TestReplayRefusesWhatIsCorrupt(t *testing.T) {
 	if err := s.Replay(0, nil, runtime.Record{Key: []byte{0, 9, 1, 2, 3}, Value: []byte{1}}); err != nil {
 		t.Errorf("a key of a later version is not skipped: %v", err)
 	}
-	if err := s.ReplayMarker(0, runtime.Marker{}); err == nil {
-		t.Error("a marker is taken")
+	if err := s.ReplayMarker(0, runtime.Marker{}); err != nil {
+		t.Errorf("a marker, which ends nothing here, is not skipped: %v", err)
 	}
 }
 

@@ -15,13 +15,9 @@ const flushesAtOnce = 32
 // Close ends the background loop, flushes every log, and writes checkpoints and the clean-shutdown marker. When ctx ends
 // first, what is left is not flushed and the marker is not written: the next start recovers.
 func (m *Manager) Close(ctx context.Context) error {
-	m.mu.Lock()
-	if m.closed {
-		m.mu.Unlock()
+	if !m.refuseLogs() {
 		return nil
 	}
-	m.closed = true
-	m.mu.Unlock()
 	m.cleaner.stop()
 	m.background.stop()
 	defer m.unlock()
@@ -50,6 +46,17 @@ func (m *Manager) Close(ctx context.Context) error {
 		l.shut()
 	}
 	return err
+}
+
+// refuseLogs has no log be made any more. It waits for one that is being made, and tells whether it was the first to ask.
+func (m *Manager) refuseLogs() (first bool) {
+	m.createMu.Lock()
+	defer m.createMu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	first = !m.closed
+	m.closed = true
+	return first
 }
 
 // closeLogs closes the logs, of all directories side by side: a slow one holds up its own only.

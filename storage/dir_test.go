@@ -23,6 +23,63 @@ func onlyFor(dir string, rule vfs.Rule) vfs.Rule {
 	}
 }
 
+// hangingDisk makes no directory below dir until it is released.
+type hangingDisk struct {
+	vfs.FS
+	dir              string
+	reached, release chan struct{}
+}
+
+func (d hangingDisk) MkdirAll(name string) error {
+	if path.Dir(name) == d.dir {
+		d.reached <- struct{}{}
+		<-d.release
+	}
+	return d.FS.MkdirAll(name)
+}
+
+// TestOneDirectoryHangs: while a log cannot be made, because its disk does not answer,
+// the others are found, written, flushed and checkpointed.
+func TestOneDirectoryHangs(t *testing.T) {
+	disk := hangingDisk{vfs.NewMem(), "b", make(chan struct{}, 1), make(chan struct{})}
+	m, err := Open(Options{FS: disk, Dirs: []string{"a", "b"}, NodeID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := m.CreateLog(TopicPartition{"t", 0}, TopicID{1}, DefaultLogConfig())
+	if err != nil || good.Dir() != "a" {
+		t.Fatal(err)
+	}
+	made := make(chan error, 1)
+	go func() {
+		_, err := m.CreateLog(TopicPartition{"t", 1}, TopicID{1}, DefaultLogConfig())
+		made <- err
+	}()
+	<-disk.reached
+	others := make(chan error, 1)
+	go func() {
+		b := protocol.AppendBatch(nil, protocol.BatchParams{BaseTimestamp: time.Now().UnixMilli()}, three())
+		err := second(m.Log(TopicPartition{"t", 0}).AppendAsLeader(b, AppendOptions{Version: 9}))
+		m.Tick(time.Now().Add(time.Hour))
+		others <- errors.Join(err, good.Flush(), m.Dirs()[0].Err)
+	}()
+	select {
+	case err := <-others:
+		if err != nil || len(m.Logs()) != 1 {
+			t.Errorf("%v, %d logs", err, len(m.Logs()))
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a log in another directory cannot be used")
+	}
+	close(disk.release)
+	if err := <-made; err != nil || m.Log(TopicPartition{"t", 1}).Dir() != "b" {
+		t.Error(err)
+	}
+	if err := m.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestOneDirectoryFails: the other goes on, new logs go there, the news comes once.
 func TestOneDirectoryFails(t *testing.T) {
 	faulty := vfs.NewFaulty(vfs.NewMem(), nil)

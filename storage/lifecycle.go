@@ -43,29 +43,42 @@ func (l *Log) readID() {
 // CreateLog makes the log of a partition in the directory with the fewest logs, or returns the one that is there and
 // gives it cfg. An existing log with another topic id is kerr.InconsistentTopicID.
 func (m *Manager) CreateLog(tp TopicPartition, id TopicID, cfg LogConfig) (*Log, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
-		return nil, clientErrorf(kerr.KafkaStorageError, "storage is closed")
-	}
-	if l := m.logs[tp]; l != nil {
-		return l, l.adopt(id, cfg)
-	}
-	d, err := m.emptiestDir()
-	if err != nil {
+	m.createMu.Lock()
+	defer m.createMu.Unlock()
+	l, d, err := m.placeFor(tp)
+	switch {
+	case err != nil:
 		return nil, err
+	case l != nil:
+		return l, l.adopt(id, cfg)
 	}
 	if err := d.forget(tp); err != nil {
 		return nil, err
 	}
-	l := m.newLog(d, tp, cfg)
+	l = m.newLog(d, tp, cfg)
 	if err := l.create(id); err != nil {
 		// What was made of it holds no record: a later attempt, or the next start, goes on from there.
 		return nil, d.failOpen(err)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.logs[tp] = l
 	d.logs++
 	return l, nil
+}
+
+// placeFor finds the log of a partition, or the directory to make it in. Under createMu.
+func (m *Manager) placeFor(tp TopicPartition) (*Log, *logDir, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, nil, clientErrorf(kerr.KafkaStorageError, "storage is closed")
+	}
+	if l := m.logs[tp]; l != nil {
+		return l, nil, nil
+	}
+	d, err := m.emptiestDir()
+	return nil, d, err
 }
 
 // create makes the log's directory and its first segment. Nothing is synced: the first flush does that, and until then

@@ -25,6 +25,10 @@ type Manager struct {
 	// shortened: a log that Open loaded ends below the high watermark that was checkpointed.
 	shortened atomic.Bool
 
+	// createMu lets one log at a time be made, and none while Close runs. It is held over what the disk does for that; mu is
+	// not, so that a directory that hangs leaves the logs of the others in use.
+	createMu sync.Mutex
+
 	mu       sync.RWMutex
 	logs     map[TopicPartition]*Log
 	closed   bool

@@ -287,6 +287,35 @@ func TestAlterPartitionIsAskedAgain(t *testing.T) {
 	})
 }
 
+// TestOthersGoOnWithoutWhoHangs: a broker of which a disk hangs takes up nothing of what
+// the metadata asks of it. It stays registered, the others go on, and afterwards it
+// takes up what came meanwhile.
+func TestOthersGoOnWithoutWhoHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		var once sync.Once
+		end := func() { once.Do(func() { close(release) }) }
+		hangs := func(_ *metadata.Delta, img *metadata.Image) {
+			if img.Topic("t") != nil {
+				<-release
+			}
+		}
+		w, _ := threeBrokers(t, map[int32]Subscriber{2: hangs}, nil)
+		defer end()
+		replicated(t, w.nodes[1], 2, 1, 3)
+		time.Sleep(3 * w.nodes[2].opts.SessionTimeout)
+		create(t, w.nodes[1], "u", 1)
+		if img := w.nodes[1].Image(); !img.Broker(2).Active() || img.Topic("t").Partitions[0].Leader != 2 {
+			t.Errorf("the broker is %+v, the partition %+v", img.Broker(2), img.Topic("t").Partitions[0])
+		}
+		if img := w.nodes[2].Image(); img.Topic("t") != nil || img.Topic("u") != nil {
+			t.Error("the broker published what it did not apply")
+		}
+		end()
+		eventually(t, w.nodes[2], "the topics", func(img *metadata.Image) bool { return img.Topic("t") != nil && img.Topic("u") != nil })
+	})
+}
+
 // TestAnswersAreBounded: a controller that cannot decide answers before who asked
 // has gone, or never said how long it waits.
 func TestAnswersAreBounded(t *testing.T) {

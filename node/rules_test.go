@@ -10,7 +10,8 @@ import (
 // are checked below: a test that is renamed or removed leaves its rule without one, and that fails.
 //
 //  1. Whatever changes the metadata compares the election of the controller that decided it, so that one which was
-//     replaced writes nothing: [controller.TestOldControllerWritesNothing], [controller.TestLateWriteOfAnOldController].
+//     replaced writes nothing: [controller.TestOldControllerWritesNothing], [controller.TestLateWriteOfAnOldController],
+//     [replication.TestSimulation].
 //  2. A change of a partition compares the state it replaces and has the next partition epoch; with each leader begins a
 //     leader epoch: [metadata.TestAlterISRErrors], [metadata.TestElectionSteps],
 //     [controller.TestDeletionMeetsChangeOfPartition].

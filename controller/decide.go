@@ -245,11 +245,11 @@ func (c *Controller) tendBrokers(img *metadata.Image) (*metadata.Image, error) {
 			c.swept = sweepState{brokers: swept.Brokers(), fence: c.session.fence}
 			continue // the brokers may have changed meanwhile
 		}
-		changes := metadata.NextBrokerChange(img)
-		if changes == nil {
+		plan := metadata.NextBrokerChange(img)
+		if plan.Empty() {
 			return img, nil
 		}
-		next, err := c.commit(img, c.fenced(), changes)
+		next, err := c.commit(img, append(c.fenced(), plan.Guard...), plan.Commit)
 		if err != nil {
 			return img, err
 		}

@@ -218,7 +218,7 @@ func Form(id string, features map[string]int16, minInsyncReplicas int) []Change 
 }
 
 // NextBrokerChange returns what the controller does next about the brokers,
-// nil if they are as they should be. Each step is one broker's, and the
+// an empty plan if they are as they should be. Each step is one broker's, and the
 // partitions must be swept before the next is asked for: fencing two brokers
 // from one view could leave a partition that had an in-sync replica left with
 // none.
@@ -226,13 +226,17 @@ func Form(id string, features map[string]int16, minInsyncReplicas int) []Change 
 // A broker is fenced when it gives no sign of life. A registration is granted
 // (a new epoch) after the former incarnation was fenced and swept out of its
 // partitions. A granted broker is unfenced when it says that it is ready.
-func NextBrokerChange(img *Image) []Change {
+//
+// Each step rests on the broker's sign of life, or on there being none, and holds
+// only while that is as it was: an epoch that was granted late, to a process that had
+// stopped in order by then, would make that stop one that it cannot prove.
+func NextBrokerChange(img *Image) Plan {
 	for _, s := range img.regs {
 		if changes := s.step(); changes != nil {
-			return changes
+			return Plan{Commit: changes, Guard: []Compare{{Key: liveKey(s.id), Target: ModRevision, Revision: s.liveRev}}}
 		}
 	}
-	return nil
+	return Plan{}
 }
 
 func (s *brokerState) step() []Change {

@@ -192,22 +192,20 @@ func (s *script) settle() {
 	for {
 		s.commit(metadata.Sweep(s.img, s.env))
 		next := metadata.NextBrokerChange(s.img)
-		if next == nil {
+		if next.Empty() {
 			break
 		}
-		s.commit(next)
+		s.carryOut(next)
 	}
 	s.show()
 }
 
 func (s *script) commit(changes []metadata.Change) {
-	var txn metadata.Txn
-	for _, c := range changes {
-		if c.Expect != metadata.Unchecked {
-			txn.If = append(txn.If, metadata.Compare{Key: c.Key, Revision: c.Expect})
-		}
-		txn.Then = append(txn.Then, c.Op)
-	}
+	s.carryOut(metadata.Plan{Commit: changes})
+}
+
+func (s *script) carryOut(plan metadata.Plan) {
+	txn := metadata.TxnOf(plan.Guard, plan.Commit)
 	if r, err := s.store.Txn(context.Background(), txn); err != nil || !r.Succeeded {
 		s.t.Fatalf("%+v: %+v, %v", txn, r, err)
 	}
@@ -491,7 +489,7 @@ func TestBrokerSteps(t *testing.T) {
 	}
 	idle := func(why string) {
 		t.Helper()
-		if c := metadata.NextBrokerChange(s.img); c != nil {
+		if c := metadata.NextBrokerChange(s.img); !c.Empty() {
 			t.Fatalf("%s: %+v", why, c)
 		}
 	}
@@ -499,7 +497,7 @@ func TestBrokerSteps(t *testing.T) {
 		l.Incarnation = inc
 		s.commit([]metadata.Change{metadata.Live(s.img, 1, l, 0)})
 	}
-	step := func() { s.commit(metadata.NextBrokerChange(s.img)) }
+	step := func() { s.carryOut(metadata.NextBrokerChange(s.img)) }
 
 	stands(metadata.Unregistered)
 	s.commit(metadata.Register(s.img, metadata.Registration{ID: 1, Incarnation: inc}))

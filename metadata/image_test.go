@@ -106,14 +106,8 @@ func (w *writer) commit(changes []metadata.Change) bool {
 	return true
 }
 
-func (w *writer) txn(changes []metadata.Change) bool {
-	var txn metadata.Txn
-	for _, c := range changes {
-		if c.Expect != metadata.Unchecked {
-			txn.If = append(txn.If, metadata.Compare{Key: c.Key, Revision: c.Expect})
-		}
-		txn.Then = append(txn.Then, c.Op)
-	}
+func (w *writer) txn(changes []metadata.Change, guards ...metadata.Compare) bool {
+	txn := metadata.TxnOf(guards, changes)
 	r, err := w.store.Txn(context.Background(), txn)
 	if err != nil || !r.Succeeded {
 		w.t.Fatalf("%+v: %+v, %v", txn, r, err)
@@ -137,7 +131,7 @@ func (w *writer) carryOut(p metadata.Plan) {
 		return
 	}
 	if w.commit(p.Stage) {
-		w.txn(p.Commit)
+		w.txn(p.Commit, p.Guard...)
 	}
 }
 
@@ -177,9 +171,7 @@ func (w *writer) step(env *metadata.Env) {
 	case "die":
 		w.commit(metadata.Bury(w.img, id))
 	case "brokers":
-		if c := metadata.NextBrokerChange(w.img); c != nil {
-			w.txn(c)
-		}
+		w.carryOut(metadata.NextBrokerChange(w.img))
 	case "sweep":
 		w.commit(metadata.Sweep(w.img, env))
 	case "orphans":
@@ -212,8 +204,8 @@ func TestImageByDeltas(t *testing.T) {
 			w.txn(metadata.Register(w.img, metadata.Registration{ID: id, Incarnation: newTestID(int(id)), Rack: fmt.Sprint(id)}))
 			w.txn([]metadata.Change{metadata.Live(w.img, id, metadata.Liveness{Incarnation: newTestID(int(id)), Ready: true}, 0)})
 		}
-		for c := metadata.NextBrokerChange(w.img); c != nil; c = metadata.NextBrokerChange(w.img) {
-			w.txn(c)
+		for p := metadata.NextBrokerChange(w.img); !p.Empty(); p = metadata.NextBrokerChange(w.img) {
+			w.carryOut(p)
 		}
 		watch := store.Watch(context.Background(), "", 1)
 		defer watch.Close()

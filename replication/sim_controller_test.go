@@ -47,11 +47,11 @@ func (s *sim) control(b *simBroker) {
 		return
 	}
 	for {
-		changes := s.due(s.image())
-		if len(changes) == 0 {
+		plan := s.due(s.image())
+		if plan.Empty() {
 			break
 		}
-		s.txn(simTxn{Txn: metadata.TxnOf(nil, changes), image: s.image()})
+		s.txn(simTxn{Txn: metadata.TxnOf(plan.Guard, plan.Commit), image: s.image()})
 	}
 	s.checkFenced()
 }
@@ -72,16 +72,16 @@ func (s *sim) settle() {
 }
 
 // due is the next write that brings partitions and brokers in order, nil if they are.
-func (s *sim) due(img *metadata.Image) []metadata.Change {
+func (s *sim) due(img *metadata.Image) metadata.Plan {
 	env := s.env
 	if asked := metadata.UncleanElections(img, &env, false); len(asked) > 0 {
 		if changes := metadata.CleanSweep(img, &env); len(changes) > 0 {
-			return changes
+			return metadata.Plan{Commit: changes}
 		}
 		env.LogEnds = s.logEnds(asked)
 	}
 	if changes := metadata.Sweep(img, &env); len(changes) > 0 {
-		return changes
+		return metadata.Plan{Commit: changes}
 	}
 	return metadata.NextBrokerChange(img)
 }
@@ -112,14 +112,14 @@ func (s *sim) turn(b *simBroker) {
 	if !b.controls(img) {
 		return
 	}
-	changes := s.due(img)
-	if len(changes) == 0 {
+	plan := s.due(img)
+	if plan.Empty() {
 		if b.seen == len(s.images) {
 			s.checkFenced()
 		}
 		return
 	}
-	s.write(b, s.decided(img, nil, changes), false, func(bool) {})
+	s.write(b, s.decided(img, plan.Guard, plan.Commit), false, func(bool) {})
 }
 
 // decided is the transaction of a controller with an image.
@@ -207,9 +207,9 @@ func (s *sim) decide(c *simBroker, life int, r *simRequest, retried bool, answer
 		}
 		return
 	}
-	if changes := s.due(img); len(changes) > 0 {
+	if plan := s.due(img); !plan.Empty() {
 		// Requests are served when all else is in order.
-		s.write(c, s.decided(img, nil, changes), false, func(bool) { s.decide(c, life, r, retried, answer) })
+		s.write(c, s.decided(img, plan.Guard, plan.Commit), false, func(bool) { s.decide(c, life, r, retried, answer) })
 		return
 	}
 	plans, _ := r.decide(img, retried)

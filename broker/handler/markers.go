@@ -256,8 +256,10 @@ func (m *Markers) writeAll(ctx context.Context, j *markerJob, tps []txn.TopicPar
 	}
 	byLeader := make(map[int32][]txn.TopicPartition)
 	for _, tp := range tps {
-		if !hasPartition(img, tp.Topic, tp.Partition) {
-			continue // deleted, and the transaction's records with it
+		if !hasPartition(img, tp.Topic, tp.Partition) || tp.Topic == TransactionsTopic {
+			// Deleted, and the transaction's records with it; or of a coordinator's
+			// own log, which an older version let into a transaction.
+			continue
 		}
 		leader, _ := leaderOf(img.Topic(tp.Topic), tp.Partition)
 		byLeader[leader] = append(byLeader[leader], tp)

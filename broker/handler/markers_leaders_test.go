@@ -78,3 +78,37 @@ func TestMarkersForAllLeadersAtOnce(t *testing.T) {
 		t.Fatalf("asked are %v", asked)
 	}
 }
+
+// completedTransactions tells of each transaction that is completed.
+type completedTransactions struct {
+	noTransactions
+	completed chan struct{}
+}
+
+func (c completedTransactions) Call(context.Context, int32, runtime.Handler[*txn.Shard]) (any, error) {
+	c.completed <- struct{}{}
+	return nil, nil
+}
+
+// TestNoMarkersForCoordinatorsLogs: an older version let partitions of the coordinator's
+// own topic into transactions, and may lead them: a marker would end that coordinator.
+func TestNoMarkersForCoordinatorsLogs(t *testing.T) {
+	b := newTestBroker(t)
+	b.create(t, newTopic(TransactionsTopic, 1, 1))
+	peers := hangingPeers{make(chan int32)}
+	txns := completedTransactions{completed: make(chan struct{})}
+	m := NewMarkers(MarkersOptions{
+		NodeID: 9, Image: b.Cluster.Image, Transactions: txns, Peers: peers,
+		Now: time.Now, Log: zerolog.Nop(), Timeout: time.Minute,
+	})
+	defer m.Close()
+	m.Send(0, 0, txn.SendMarkers{
+		TransactionalID: "x", ProducerID: 7, Epoch: 1, Version: txn.V2,
+		Partitions: []txn.TopicPartition{{Topic: TransactionsTopic, Partition: 0}},
+	})
+	select {
+	case node := <-peers.asked:
+		t.Errorf("node %d is asked to write it", node)
+	case <-txns.completed:
+	}
+}

@@ -322,7 +322,7 @@ func (e *editor) putTopic(kv KV) error {
 		return &ValueError{Key: kv.Key, Revision: kv.ModRevision, Err: err}
 	}
 	t.Configs = r.Configs
-	t.Revision = kv.ModRevision
+	t.Revision, t.Created = kv.ModRevision, kv.CreateRevision
 	e.setTopic(t)
 	return nil
 }

@@ -40,8 +40,9 @@ type Topic struct {
 	Partitions []*Partition
 	// Configs holds what was set for this topic, not the defaults.
 	Configs map[string]string
-	// Revision is where the topic's own key (id, size, configs) last changed.
-	Revision int64
+	// Revision is where the topic's own key (id, size, configs) last changed, Created
+	// where it came to be.
+	Revision, Created int64
 }
 
 // NoLeader is the leader of a partition that has none.

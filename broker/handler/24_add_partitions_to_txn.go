@@ -49,12 +49,12 @@ func addPartitionsToTxn(b *Broker, r *Request) (kmsg.Response, error) {
 		}
 		return resp, nil
 	}
+	until := b.Now().Add(b.entryPatience())
 	if !b.catchUp(r.Ctx, &req.UnknownTags) {
 		resp.ErrorCode = kerr.CoordinatorLoadInProgress.Code
 		return resp, nil
 	}
 	img = b.Cluster.Image()
-	until := b.Now().Add(b.entryPatience())
 	for i := range req.Transactions {
 		resp.Transactions = append(resp.Transactions, b.addToTransaction(r, img, &req.Transactions[i], until))
 	}

@@ -36,7 +36,7 @@ const sinceTag = 29_550
 func meantSince(img *metadata.Image, tps []txn.TopicPartition) (revision int64) {
 	for _, tp := range tps {
 		if t := img.Topic(tp.Topic); t != nil {
-			revision = max(revision, t.Revision)
+			revision = max(revision, t.Created)
 		}
 	}
 	return revision
@@ -65,7 +65,9 @@ func (b *Broker) catchUp(ctx context.Context, tags *kmsg.Tags) bool {
 }
 
 // shows tells whether the image has the topic of a partition: one that is just being
-// applied may have been opened already, and is not in the image yet.
+// applied may have been opened already, and is not in the image yet. It is asked where the
+// coordinator is: not of producers of transaction version 1 where
+// transaction.partition.verification.enable is off.
 func (b *Broker) shows(p *replication.Partition) bool {
 	t := b.Cluster.Image().Topic(p.Topic())
 	return t != nil && t.ID == metadata.ID(p.TopicID())

@@ -345,3 +345,26 @@ func TestMarkerWaitsForTheTopicThatIsMeant(t *testing.T) {
 		t.Fatalf("the new topic's log ends at %d, stable up to %d", s.LogEnd, s.LastStable)
 	}
 }
+
+// A topic that was configured since its coordinator heard of it is the same topic.
+func TestConfiguredTopicIsTheSame(t *testing.T) {
+	p := newPair(t)
+	p.create(handler.TransactionsTopic, 2)
+	p.create("t", 1)
+	p.sync("t")
+	p.late.Transactions = newOneShard()
+	producer := startProducer(p.late)
+	p.hold <- struct{}{}
+	value := "1000"
+	altered := p.first.controller.AlterConfigs(t.Context(), []metadata.ConfigAlteration{{
+		Resource: metadata.ConfigResource{Type: metadata.ConfigTopic, Name: "t"},
+		Ops:      []metadata.ConfigOp{{Key: "retention.ms", Value: &value, Kind: metadata.ConfigSet}},
+	}}, false)
+	if altered[0].Err != nil {
+		t.Fatal(altered[0].Err)
+	}
+	if err := producer.produce(p.first); err != nil {
+		t.Error(err)
+	}
+	<-p.hold
+}

@@ -205,7 +205,7 @@ func controllerOptions(o Options, n *Node, endpoints []metadata.Endpoint) contro
 // controller.socket.timeout.ms, and only where it is late by half a session, with
 // heartbeats, for that; a follower that died holds up producers no less.
 func alterPartitionTimeout(v *config.Values) time.Duration {
-	return min(v.Duration("controller.socket.timeout.ms"), v.Duration("broker.session.timeout.ms")/2)
+	return max(time.Millisecond, min(v.Duration("controller.socket.timeout.ms"), v.Duration("broker.session.timeout.ms")/2))
 }
 
 // features are the levels of features that a cluster begins with.

@@ -51,7 +51,9 @@ func (n *Node) newTransactions(o Options) error {
 	n.txns = txns
 	n.markers = handler.NewMarkers(handler.MarkersOptions{
 		NodeID: n.id, Image: image, Partitions: n.partitions, Groups: n.groups, Transactions: txns, Peers: n.peers,
-		Now: o.Now, Log: n.log, Timeout: v.Duration("request.timeout.ms"),
+		Now: o.Now, Log: n.log,
+		// Before another broker that asked for them gives up its connection.
+		Timeout: min(v.Duration("request.timeout.ms"), v.Duration("replica.socket.timeout.ms")*2/3),
 	})
 	n.partitions.OnLeadership(n.markers.Leadership)
 	n.partitions.OnLeadership(leads(txns, handler.TransactionsTopic))

@@ -241,7 +241,8 @@ func (p *Partition) cancelReassignment(r rules, result *PartitionResult) *Partit
 }
 
 // revert drops the replicas that were being added to old though nobody else is in sync.
-// The leader is elected as ever, the eligible first. Kafka makes the first replica the
+// The leader is elected as ever, the eligible first; of those that are not, the first
+// that is up, whatever their logs have. Kafka makes the first replica the
 // leader whether it is up or not, and whoever is complete.
 func (next *Partition) revert(old *Partition, r rules) {
 	next.Replicas = without(old.Replicas, old.Adding)

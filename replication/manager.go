@@ -388,6 +388,7 @@ func (m *Manager) applyTopic(d metadata.TopicDelta, first bool) {
 		p := host.partitions[n]
 		if !slices.Contains(part.Replicas, m.opts.NodeID) {
 			if p != nil {
+				p.movesTo(part.Leader, part.LeaderEpoch)
 				m.remove(p, host, kerr.NotLeaderForPartition)
 			}
 			continue

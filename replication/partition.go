@@ -27,6 +27,8 @@ type Partition struct {
 	// truncation. state is replaced, never changed in place.
 	role  sync.RWMutex
 	state state
+	// next is who leads after a replica that moved away, under role.
+	next struct{ leader, epoch int32 }
 
 	// mu guards what data moves. It is taken after role and held shortly: no
 	// I/O happens under it.

@@ -90,7 +90,18 @@ func (p *Partition) assign(a assignment) (changed bool, err error) {
 func (p *Partition) Leader() (id, epoch int32) {
 	p.role.RLock()
 	defer p.role.RUnlock()
+	if s := &p.state; s.gone != nil && p.next.epoch > s.leaderEpoch {
+		return p.next.leader, p.next.epoch
+	}
 	return p.state.leader, p.state.leaderEpoch
+}
+
+// movesTo is called before a replica that moves to other brokers is retired, with who
+// leads them.
+func (p *Partition) movesTo(leader, epoch int32) {
+	p.role.Lock()
+	defer p.role.Unlock()
+	p.next.leader, p.next.epoch = leader, epoch
 }
 
 // staleFor is how long clients may still come to a broker that resigned because

@@ -732,3 +732,19 @@ func TestAwaitRole(t *testing.T) {
 		})
 	}
 }
+
+// TestLeaderOfAMovedReplica: who waited for a replica that moved away hears who leads
+// it now.
+func TestLeaderOfAMovedReplica(t *testing.T) {
+	p := ledBy1(t, 1, 2)
+	p.movesTo(3, 2)
+	if leader, epoch := p.Leader(); leader != 1 || epoch != 1 {
+		t.Errorf("before it moves: %d in epoch %d", leader, epoch)
+	}
+	if !p.retire(kerr.NotLeaderForPartition) {
+		t.Error("did not lead")
+	}
+	if leader, epoch := p.Leader(); leader != 3 || epoch != 2 {
+		t.Errorf("afterwards: %d in epoch %d", leader, epoch)
+	}
+}

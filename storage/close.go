@@ -13,7 +13,8 @@ import (
 const flushesAtOnce = 32
 
 // Close ends the background loop, flushes every log, and writes checkpoints and the clean-shutdown marker. When ctx ends
-// first, what is left is not flushed and the marker is not written: the next start recovers.
+// first, what is left is not flushed and the marker is not written: the next start recovers. A log that is just being
+// made is waited for beyond that, on a disk that hangs for as long as it does.
 func (m *Manager) Close(ctx context.Context) error {
 	if !m.refuseLogs() {
 		return nil

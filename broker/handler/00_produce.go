@@ -24,6 +24,8 @@ import (
 //     v12 belong to transactions (KIP-890), v13 names topics by id (KIP-516).
 //   - With acks=0 there is no response. An error closes the connection then,
 //     which is the only way to make the client look for the leader.
+//   - Who comes to a replica that does not lead yet is answered when it does, if
+//     that takes no longer than newsPatience.
 //   - The records alias the frame and are stamped in place; nothing of them is
 //     copied on their way to the log. A request of a size seen before allocates
 //     next to nothing: decoded request and response are kept with the Request.
@@ -51,13 +53,13 @@ func produce(b *Broker, r *Request) (kmsg.Response, error) {
 		t, rt := &req.Topics[i], &resp.Topics[i]
 		for j := range t.Partitions {
 			out := &rt.Partitions[j]
-			var p *replication.Partition
 			var end int64
-			var err error
-			opts.Verify, opts.Guard, err = c.entry(i, j)
+			entry := c.entry(i, j)
+			opts.Verify, opts.Guard = entry.verify, entry.guard
+			p, err := entry.replica, entry.err
 			if err == nil {
 				p, end, err = produceTo(b, t, &t.Partitions[j], opts, out)
-				if errors.Is(err, kerr.NotLeaderForPartition) && p != nil && p.AwaitLeadership(c.news.until(r)) {
+				if c.leadsNow(r, p, err) {
 					p, end, err = produceTo(b, t, &t.Partitions[j], opts, out)
 				}
 			}
@@ -274,6 +276,12 @@ func (c *produceCall) refuseAll(err error) {
 		}
 	}
 	c.resp.failed = err
+}
+
+// leadsNow waits for this broker to lead a partition that refused a write because it
+// does not, and reports whether it does.
+func (c *produceCall) leadsNow(r *Request, p *replication.Partition, refused error) bool {
+	return errors.Is(refused, kerr.NotLeaderForPartition) && p != nil && p.AwaitLeadership(c.news.until(r))
 }
 
 // failed fills in the answer of a partition that was not appended to.

@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"errors"
 	"math"
 	"time"
 
@@ -23,6 +22,8 @@ import (
 //   - The answer leaves when min bytes are there, when max wait is over, or at
 //     once when a partition fails to be read. As in Kafka an unknown topic is no
 //     reason to hurry: a client that asks for one would ask without pause.
+//   - A consumer that names a later epoch than this broker has heard of is answered
+//     when it has, if that takes no longer than newsPatience.
 //   - Max bytes, of the request and of a partition, bound the answer, except
 //     that the first batch of the first partition that has any is sent whole.
 //   - The records stay in their files; see fetchResponse.
@@ -209,6 +210,7 @@ func (f *fetchCall) begin() {
 // is set and there is no news.
 func (f *fetchCall) read(e *fetchEntry, onlyNews bool) {
 	f.looks++
+	hurry := f.hurry
 	res := f.resp.add(e)
 	err := f.readPartition(e, res)
 	if err != nil && e.part != nil && e.part.Gone() != nil {
@@ -217,7 +219,8 @@ func (f *fetchCall) read(e *fetchEntry, onlyNews bool) {
 		e.unwatch()
 		err = f.readPartition(e, res)
 	}
-	if errors.Is(err, kerr.UnknownLeaderEpoch) && f.replicaID < 0 && e.part.AwaitEpoch(f.news.until(f.r), e.leaderEpoch) {
+	if f.replicaID < 0 && f.news.heard(f.r, e.part, e.leaderEpoch, err) {
+		f.hurry = hurry
 		err = f.readPartition(e, res)
 	}
 	if err != nil {

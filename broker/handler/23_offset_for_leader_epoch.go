@@ -17,13 +17,15 @@ import (
 func offsetForLeaderEpoch(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.OffsetForLeaderEpochRequest)
 	resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
+	var news newsWait
+	defer news.end()
 	for _, t := range req.Topics {
 		rt := kmsg.NewOffsetForLeaderEpochResponseTopic()
 		rt.Topic = t.Topic
 		for _, q := range t.Partitions {
 			rp := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
 			rp.Partition = q.Partition
-			end, err := b.epochEnd(t.Topic, q)
+			end, err := b.epochEnd(r, &news, req.ReplicaID, t.Topic, q)
 			rp.ErrorCode = protocol.Code(err)
 			rp.LeaderEpoch, rp.EndOffset = end.Epoch, end.EndOffset
 			rt.Partitions = append(rt.Partitions, rp)
@@ -33,10 +35,14 @@ func offsetForLeaderEpoch(b *Broker, r *Request) (kmsg.Response, error) {
 	return resp, nil
 }
 
-func (b *Broker) epochEnd(topic string, q kmsg.OffsetForLeaderEpochRequestTopicPartition) (replication.EpochEnd, error) {
+func (b *Broker) epochEnd(r *Request, news *newsWait, replica int32, topic string, q kmsg.OffsetForLeaderEpochRequestTopicPartition) (replication.EpochEnd, error) {
 	p, err := b.Partitions.Partition(topic, q.Partition)
 	if err != nil {
 		return replication.EpochEnd{Epoch: -1, EndOffset: -1}, err
 	}
-	return p.EpochEnd(q.CurrentLeaderEpoch, q.LeaderEpoch)
+	end, err := p.EpochEnd(q.CurrentLeaderEpoch, q.LeaderEpoch)
+	if replica < 0 && news.heard(r, p, q.CurrentLeaderEpoch, err) {
+		return p.EpochEnd(q.CurrentLeaderEpoch, q.LeaderEpoch)
+	}
+	return end, err
 }

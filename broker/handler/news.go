@@ -2,7 +2,12 @@ package handler
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/gregor-broker/gregor/replication"
 )
 
 // newsPatience bounds how long one request waits for this broker to learn what its
@@ -23,6 +28,13 @@ func (w *newsWait) until(r *Request) context.Context {
 		w.ctx, w.cancel = context.WithTimeout(r.Ctx, newsPatience)
 	}
 	return w.ctx
+}
+
+// heard waits for this broker to hear of the leader epoch that a client named, if it
+// was refused because it had not, and reports whether it has by now. Replicas are not
+// waited for: they hear of news as this broker does, and come again.
+func (w *newsWait) heard(r *Request, p *replication.Partition, epoch int32, refused error) bool {
+	return errors.Is(refused, kerr.UnknownLeaderEpoch) && p != nil && p.AwaitEpoch(w.until(r), epoch)
 }
 
 // end frees what until took.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gregor-broker/gregor/coordinator/txn"
 	"github.com/gregor-broker/gregor/protocol"
+	"github.com/gregor-broker/gregor/replication"
 	"github.com/gregor-broker/gregor/storage"
 )
 
@@ -16,19 +17,21 @@ import (
 // its partition in the request and how it may be appended.
 type transactionEntry struct {
 	topic, part int
-	guard       uint64
-	verify      bool
-	err         error
+	// replica is the partition's, nil where this broker has none.
+	replica *replication.Partition
+	guard   uint64
+	verify  bool
+	err     error
 }
 
 // entry is what was found out about a partition of the request.
-func (c *produceCall) entry(topic, part int) (verify bool, guard uint64, err error) {
+func (c *produceCall) entry(topic, part int) transactionEntry {
 	for i := range c.entries {
 		if e := &c.entries[i]; e.topic == topic && e.part == part {
-			return e.verify, e.guard, e.err
+			return *e
 		}
 	}
-	return false, 0, nil
+	return transactionEntry{}
 }
 
 // enterTransaction makes sure that the transaction coordinator knows of every
@@ -61,10 +64,10 @@ func (c *produceCall) enterTransaction(b *Broker, r *Request) error {
 			}
 			e := transactionEntry{topic: i, part: j, verify: verify}
 			if verify {
-				var tp txn.TopicPartition
-				if tp, e.guard, e.err = startVerification(b, c.req.Version, t, t.Partitions[j].Partition, batch, bumps); e.err == nil && e.guard != 0 {
+				c.startVerification(b, r, &e, t, batch, bumps)
+				if e.err == nil && e.guard != 0 {
 					asked = append(asked, len(c.entries))
-					add.Partitions = append(add.Partitions, tp)
+					add.Partitions = append(add.Partitions, txn.TopicPartition{Topic: e.replica.Topic(), Partition: e.replica.Index()})
 				}
 			}
 			c.entries = append(c.entries, e)
@@ -79,16 +82,25 @@ func (c *produceCall) enterTransaction(b *Broker, r *Request) error {
 	return nil
 }
 
-func startVerification(b *Broker, version int16, t *kmsg.ProduceRequestTopic, partition int32, batch protocol.Batch, bumps bool) (txn.TopicPartition, uint64, error) {
-	p, err := producedPartition(b, version, t, partition)
+// startVerification fills in whether the first write of a transaction is to be verified.
+func (c *produceCall) startVerification(b *Broker, r *Request, e *transactionEntry, t *kmsg.ProduceRequestTopic, batch protocol.Batch, bumps bool) {
+	p, err := producedPartition(b, c.req.Version, t, t.Partitions[e.part].Partition)
 	if err != nil {
-		return txn.TopicPartition{}, 0, err
+		e.err = err
+		return
 	}
-	if !b.shows(p) {
-		return txn.TopicPartition{}, 0, kerr.NotLeaderForPartition
+	e.replica = p
+	start := func() error {
+		if !b.shows(p) {
+			return kerr.NotLeaderForPartition
+		}
+		e.guard, err = p.StartVerification(batch.ProducerID(), batch.ProducerEpoch(), batch.BaseSequence(), bumps)
+		return err
 	}
-	guard, err := p.StartVerification(batch.ProducerID(), batch.ProducerEpoch(), batch.BaseSequence(), bumps)
-	return txn.TopicPartition{Topic: p.Topic(), Partition: p.Index()}, guard, err
+	e.err = start()
+	if c.leadsNow(r, p, e.err) {
+		e.err = start()
+	}
 }
 
 // produceEntryError is an error of the transaction coordinator as a producer

@@ -69,7 +69,7 @@ func (s *Shard) topicName(name string) string {
 }
 
 // forgetTopicNames drops the names that no offset has any more. It looks at all
-// offsets, as whoever calls it has done.
+// offsets.
 func (s *Shard) forgetTopicNames() {
 	used := make(map[string]string)
 	for _, g := range s.offsets {

@@ -67,12 +67,16 @@ var refused = map[Request]map[int16]bool{
 	EndCommit:      codes(kerr.InvalidTxnState),
 	// NOT_COORDINATOR and COORDINATOR_NOT_AVAILABLE are not here: Kafka answers
 	// so also where it lost the partition, or waited too long, after the append.
+	// Nor are COORDINATOR_LOAD_IN_PROGRESS and CONCURRENT_TRANSACTIONS, which pass by
+	// themselves: the network may repeat a request, the client gets the answer to the
+	// first copy, and the second is taken when the coordinator has loaded (seed 9501
+	// with three brokers).
 	CommitOnce: codes(
 		kerr.IllegalGeneration, kerr.UnknownMemberID, kerr.FencedMemberEpoch, kerr.StaleMemberEpoch, kerr.FencedInstanceID,
-		kerr.RebalanceInProgress, kerr.CoordinatorLoadInProgress,
+		kerr.RebalanceInProgress,
 		kerr.InvalidGroupID, kerr.GroupIDNotFound, kerr.GroupAuthorizationFailed, kerr.OffsetMetadataTooLarge,
 		kerr.InvalidProducerEpoch, kerr.ProducerFenced, kerr.InvalidProducerIDMapping, kerr.InvalidTxnState,
-		kerr.ConcurrentTransactions, kerr.UnknownTopicOrPartition, kerr.UnstableOffsetCommit,
+		kerr.UnknownTopicOrPartition, kerr.UnstableOffsetCommit,
 	),
 }
 

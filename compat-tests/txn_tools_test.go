@@ -18,6 +18,7 @@ import (
 	"github.com/gregor-broker/gregor/compat-tests/harness"
 	"github.com/gregor-broker/gregor/compat-tests/wire"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -158,6 +159,28 @@ func TestMessageCopier(t *testing.T) {
 	})
 }
 
+// pending are the partitions whose offsets wait for the end of a transaction.
+func (c *copiers) pending(cl *kgo.Client) (partitions []int32) {
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.Group, req.RequireStable = c.prefix, true
+	g := kmsg.NewOffsetFetchRequestGroup()
+	g.Group = c.prefix
+	req.Groups = append(req.Groups, g)
+	resp, err := req.RequestWith(c.t.Context(), cl)
+	if err != nil || len(resp.Groups) != 1 {
+		c.t.Logf("which offsets are pending: %v", err)
+		return nil
+	}
+	for _, t := range resp.Groups[0].Topics {
+		for _, p := range t.Partitions {
+			if p.ErrorCode == kerr.UnstableOffsetCommit.Code {
+				partitions = append(partitions, p.Partition)
+			}
+		}
+	}
+	return partitions
+}
+
 type copiers struct {
 	t      *testing.T
 	b      *harness.Broker
@@ -208,6 +231,9 @@ func runCopiers(t *testing.T, b *harness.Broker, args []string) {
 			wrong := slices.Clone(c.wrong)
 			c.mu.Unlock()
 			if n := copied(); len(wrong) > 0 || wait.over(fmt.Sprint(n)) {
+				if pending := c.pending(cl); b.Name == "kafka" && len(wrong) == 0 && len(pending) > 0 {
+					t.Skipf("Apache Kafka was stopped in the middle of transactions and leaves offsets pending for good: partitions %d of %s; %d records are copied", pending, c.prefix, n)
+				}
 				t.Fatalf("never: %s; %d records are copied; %s", what, n, wrong)
 			}
 		}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -312,6 +313,11 @@ func TestMutations(t *testing.T) {
 				return false
 			}
 			last.Marks[0].High, last.Marks[0].LastStable, last.Marks[0].End = 1, 1, 1
+			return true
+		}},
+		"an epoch ends before what was read of it": {"P18", func(s *sim, ops []history.Op) bool {
+			last := &ops[len(ops)-1]
+			last.EpochEnded = map[history.Key]history.EpochEnd{s.keys[0]: {Epoch: math.MaxInt32, End: 1}}
 			return true
 		}},
 		"a read of what was read is out of range": {"P18", func(s *sim, ops []history.Op) bool {

@@ -71,7 +71,9 @@ func (d *deletions) polled(op *history.Op) {
 	}
 	for _, m := range op.Marks {
 		d.final[m.Key] = d.final[m.Key] || op.Final
-		if _, refused := op.Ended[m.Key]; !refused && !found[m.Key] && m.LastStable >= 0 {
+		_, refused := op.Ended[m.Key]
+		_, back := op.EpochEnded[m.Key]
+		if !refused && !back && !found[m.Key] && m.LastStable >= 0 {
 			d.passed[m.Key] = append(d.passed[m.Key], passed{op.Invoked, m.LastStable})
 		}
 	}

@@ -148,13 +148,15 @@ func (r *refusals) explain(k history.Key, end int64, op *history.Op) bool {
 }
 
 // repeatable is P18: what a consumer read stays. Another value at the offset
-// is P1; here: a latest offset, or a refused read, below what was read before.
+// is P1; here: a latest offset, or a refused read, below what was read before, or
+// an epoch that ends before a record of it that was read.
 // A latest offset of a leader that was cut off and deposed is an answer of the
 // past, which Kafka does not rule out; nor does it that a new consumer is sent to
 // such a leader, whose log is shorter than what it asks for, see [refusals].
 func repeatable(a *analysis) {
 	type readTo struct {
 		offset int64
+		epoch  int32
 		op     *history.Op
 	}
 	reads := map[history.Key][]readTo{}
@@ -162,7 +164,7 @@ func repeatable(a *analysis) {
 		op := &a.ops[i]
 		op.Reads(func(k history.Key, list []history.Read) {
 			for _, r := range list {
-				reads[k] = append(reads[k], readTo{r.Offset, op})
+				reads[k] = append(reads[k], readTo{r.Offset, r.Epoch, op})
 			}
 		})
 	}
@@ -189,6 +191,22 @@ func repeatable(a *analysis) {
 				continue
 			}
 			questions = append(questions, question{k, end, &a.ops[i], "a read was refused as the log ends at %d, offset %d was read before"})
+		}
+	}
+	for i := range a.ops {
+		op := &a.ops[i]
+		for k, e := range op.EpochEnded {
+			if refused.explain(k, e.End-1, op) {
+				past++
+				continue
+			}
+			at := slices.IndexFunc(reads[k], func(r readTo) bool {
+				return r.op.Returned < op.Invoked && r.epoch <= e.Epoch && r.offset >= e.End
+			})
+			if at >= 0 {
+				r := reads[k][at]
+				a.find(Finding{"P18", "repeatable read", k, fmt.Sprintf("epoch %d ends at %d, offset %d of epoch %d was read before", e.Epoch, e.End, r.offset, r.epoch), indexes(r.op, op)})
+			}
 		}
 	}
 	if past > 0 {

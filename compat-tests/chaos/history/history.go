@@ -112,6 +112,9 @@ type Op struct {
 	// Ended names logs that the broker said to end at or before an offset, by
 	// refusing a read after it.
 	Ended map[Key]int64 `json:",omitempty"`
+	// EpochEnded names where the broker said that the records of a leader epoch, and
+	// of those before, end: a reader that stood after that was sent back.
+	EpochEnded map[Key]EpochEnd `json:",omitempty"`
 	// Final marks polls after healing: they read every key from its beginning
 	// to its end.
 	Final bool `json:",omitempty"`
@@ -172,6 +175,12 @@ type Read struct {
 	Offset int64
 	Value  int64
 	Epoch  int32 `json:",omitempty"` // leader epoch it was written in
+}
+
+// EpochEnd is the offset after the last record of a leader epoch.
+type EpochEnd struct {
+	Epoch int32
+	End   int64
 }
 
 // Mark is what a broker said of a partition's offsets in one answer. What the

@@ -96,7 +96,11 @@ func (r *reader) took(o *history.Op, e kgo.FetchError) bool {
 		// markers and aborted records before the next one: it remembers the
 		// epoch of the last record that it handed out. The end of that epoch,
 		// which the broker told it, is not below that record.
-		r.ended(o, k, loss.ResetTo, e.Err)
+		if o.EpochEnded == nil {
+			o.EpochEnded = map[history.Key]history.EpochEnd{}
+		}
+		o.EpochEnded[k] = history.EpochEnd{Epoch: loss.ConsumedToEpoch, End: loss.ResetTo}
+		o.Note += fmt.Sprintf("%s: %v; ", k, e.Err)
 	}
 	return true
 }

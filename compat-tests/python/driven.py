@@ -12,7 +12,7 @@ import time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-LIMIT = 12  # of one call, and of calling again: twice that is less than the driver waits, also on a busy machine
+LIMIT = 8  # of one call, and of calling again: twice that is less than the driver waits, also on a busy machine
 
 faulthandler.register(signal.SIGQUIT)  # where it is, as a JVM says
 speaking = threading.Lock()

@@ -59,7 +59,7 @@ func produce(b *Broker, r *Request) (kmsg.Response, error) {
 			p, err := entry.replica, entry.err
 			if err == nil {
 				p, end, err = produceTo(b, t, &t.Partitions[j], opts, out)
-				if c.leadsNow(r, p, err) {
+				if c.news.leads(r, p, err) {
 					p, end, err = produceTo(b, t, &t.Partitions[j], opts, out)
 				}
 			}
@@ -276,12 +276,6 @@ func (c *produceCall) refuseAll(err error) {
 		}
 	}
 	c.resp.failed = err
-}
-
-// leadsNow waits for this broker to lead a partition that refused a write because it
-// does not, and reports whether it does.
-func (c *produceCall) leadsNow(r *Request, p *replication.Partition, refused error) bool {
-	return errors.Is(refused, kerr.NotLeaderForPartition) && p != nil && p.AwaitLeadership(c.news.until(r))
 }
 
 // failed fills in the answer of a partition that was not appended to.

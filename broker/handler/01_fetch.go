@@ -219,7 +219,7 @@ func (f *fetchCall) read(e *fetchEntry, onlyNews bool) {
 		e.unwatch()
 		err = f.readPartition(e, res)
 	}
-	if f.replicaID < 0 && f.news.heard(f.r, e.part, e.leaderEpoch, err) {
+	if f.news.heard(f.r, e.part, f.replicaID, e.leaderEpoch, err) {
 		f.hurry = hurry
 		err = f.readPartition(e, res)
 	}

@@ -41,7 +41,7 @@ func (b *Broker) epochEnd(r *Request, news *newsWait, replica int32, topic strin
 		return replication.EpochEnd{Epoch: -1, EndOffset: -1}, err
 	}
 	end, err := p.EpochEnd(q.CurrentLeaderEpoch, q.LeaderEpoch)
-	if replica < 0 && news.heard(r, p, q.CurrentLeaderEpoch, err) {
+	if news.heard(r, p, replica, q.CurrentLeaderEpoch, err) {
 		return p.EpochEnd(q.CurrentLeaderEpoch, q.LeaderEpoch)
 	}
 	return end, err

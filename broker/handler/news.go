@@ -33,8 +33,14 @@ func (w *newsWait) until(r *Request) context.Context {
 // heard waits for this broker to hear of the leader epoch that a client named, if it
 // was refused because it had not, and reports whether it has by now. Replicas are not
 // waited for: they hear of news as this broker does, and come again.
-func (w *newsWait) heard(r *Request, p *replication.Partition, epoch int32, refused error) bool {
-	return errors.Is(refused, kerr.UnknownLeaderEpoch) && p != nil && p.AwaitEpoch(w.until(r), epoch)
+func (w *newsWait) heard(r *Request, p *replication.Partition, replica, epoch int32, refused error) bool {
+	return errors.Is(refused, kerr.UnknownLeaderEpoch) && replica < 0 && p != nil && p.AwaitEpoch(w.until(r), epoch)
+}
+
+// leads waits for this broker to lead a partition that refused a write because it does
+// not, and reports whether it does.
+func (w *newsWait) leads(r *Request, p *replication.Partition, refused error) bool {
+	return errors.Is(refused, kerr.NotLeaderForPartition) && p != nil && p.AwaitLeadership(w.until(r))
 }
 
 // end frees what until took.

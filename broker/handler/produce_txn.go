@@ -98,7 +98,7 @@ func (c *produceCall) startVerification(b *Broker, r *Request, e *transactionEnt
 		return err
 	}
 	e.err = start()
-	if c.leadsNow(r, p, e.err) {
+	if c.news.leads(r, p, e.err) {
 		e.err = start()
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gregor-broker/gregor/metadata"
@@ -206,6 +207,179 @@ func TestLateWriteOfAnOldController(t *testing.T) {
 	if !fenced {
 		t.Errorf("the write compares no election: %+v", txn.If)
 	}
+}
+
+// TestCommitWhoseOutcomeIsOpen: the answer to the transaction that makes a topic of
+// staged partitions is lost, and the partitions look like leftovers until more is
+// heard of it. Whether it happened, or happens yet: no topic is ever without its
+// partitions, of which no node could make an image.
+func TestCommitWhoseOutcomeIsOpen(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		t.Run(fmt.Sprintf("late=%v", late), func(t *testing.T) {
+			store := newLagging()
+			l := &link{Store: store}
+			c := start(t, Options{Store: l})
+			lost := errors.New("no answer")
+			var open metadata.Txn
+			var asked, swept, happened bool
+			l.set(func(txn metadata.Txn) error {
+				switch {
+				case asked && slices.ContainsFunc(txn.Then, func(op metadata.Op) bool { return op.Kind == metadata.OpDeletePrefix }):
+					swept = true
+				case swept && !happened:
+					happened = true
+					_, err := store.Store.Txn(t.Context(), open)
+					return err
+				case !asked && hasKey(txn, "topics/big"):
+					asked, open = true, txn
+					if late {
+						return lost
+					}
+					happened = true
+					lagBehind(t, c, store)
+				}
+				return nil
+			}, func(txn metadata.Txn) error {
+				if swept {
+					store.lag(false)
+				} else if hasKey(txn, "topics/big") {
+					return lost
+				}
+				return nil
+			})
+			created(t, c, "big")
+			if !swept || !happened {
+				t.Errorf("swept %v, happened %v", swept, happened)
+			}
+			checkReadable(t, store)
+		})
+	}
+}
+
+// TestTurnAfterAWrite: what was written is in the image of the next turn, also if
+// something else failed after it.
+func TestTurnAfterAWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newLagging()
+		l := &link{Store: store}
+		c := start(t, Options{Store: l})
+		first := true
+		l.set(func(txn metadata.Txn) error {
+			switch {
+			case hasKey(txn, "topics/big0"):
+				lagBehind(t, c, store)
+				time.AfterFunc(10*defaultRetryDelay, func() { store.lag(false) })
+			case hasKey(txn, "topics/big1") && first:
+				first = false
+				return errCut
+			}
+			return nil
+		}, nil)
+		created(t, c, "big0", "big1")
+		checkReadable(t, store)
+	})
+}
+
+// lagBehind lets a node hear of all that happened, and of nothing from now on.
+func lagBehind(t *testing.T, c *Controller, store *lagging) {
+	t.Helper()
+	_, revision, err := store.Get(t.Context(), "")
+	if err != nil {
+		t.Error(err)
+	}
+	eventually(t, c, "what happened", func(img *metadata.Image) bool { return img.Revision >= revision })
+	store.lag(true)
+}
+
+// created creates topics of many partitions in one request.
+func created(t *testing.T, c *Controller, names ...string) {
+	t.Helper()
+	var topics []metadata.NewTopic
+	for _, name := range names {
+		topics = append(topics, metadata.NewTopic{Name: name, Partitions: 500, ReplicationFactor: 1})
+	}
+	for _, r := range c.CreateTopics(testContext(t), topics, false) {
+		if r.Err != nil || len(c.Image().Topic(r.Name).Partitions) != 500 {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+func checkReadable(t *testing.T, store metadata.Store) {
+	t.Helper()
+	kvs, revision, err := store.Get(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := metadata.FromKVs(kvs, revision); err != nil {
+		t.Error(err)
+	}
+}
+
+func hasKey(txn metadata.Txn, key string) bool {
+	return slices.ContainsFunc(txn.Then, func(op metadata.Op) bool { return op.Key == key })
+}
+
+// lagging is a store whose watches tell nothing while they lag.
+type lagging struct {
+	metadata.Store
+	told chan struct{}
+	mu   sync.Mutex
+	lags bool
+}
+
+func newLagging() *lagging { return &lagging{Store: memstore.New(), told: make(chan struct{}, 1)} }
+
+func (s *lagging) lag(lags bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lags && !lags {
+		s.told <- struct{}{}
+	}
+	s.lags = lags
+}
+
+func (s *lagging) Watch(ctx context.Context, prefix string, from int64) metadata.Watcher {
+	w := &lateWatcher{Watcher: s.Store.Watch(ctx, prefix, from), store: s, ready: make(chan struct{}), closed: make(chan struct{})}
+	go func() {
+		for {
+			select {
+			case <-w.Watcher.Ready():
+			case <-s.told:
+			case <-w.closed:
+				return
+			}
+			select {
+			case w.ready <- struct{}{}:
+			case <-w.closed:
+				return
+			}
+		}
+	}()
+	return w
+}
+
+type lateWatcher struct {
+	metadata.Watcher
+	store  *lagging
+	ready  chan struct{}
+	closed chan struct{}
+}
+
+func (w *lateWatcher) Ready() <-chan struct{} { return w.ready }
+
+func (w *lateWatcher) Take() ([]metadata.Event, error) {
+	w.store.mu.Lock()
+	defer w.store.mu.Unlock()
+	if w.store.lags {
+		return nil, nil
+	}
+	return w.Watcher.Take()
+}
+
+func (w *lateWatcher) Close() {
+	close(w.closed)
+	w.Watcher.Close()
 }
 
 func TestSessionLossKeepsTheRegistration(t *testing.T) {
@@ -728,7 +902,7 @@ func TestSmallerMinISR(t *testing.T) {
 	l.set(func(txn metadata.Txn) error {
 		for _, op := range txn.Then {
 			if op.Key == "topics/t" {
-				with = len(txn.Then)
+				with = len(txn.Then) - 1 // without the decree's own
 			}
 		}
 		return nil

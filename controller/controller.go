@@ -138,8 +138,8 @@ type Controller struct {
 	session session
 	swept   sweepState
 	// rebalance says that it is time to look for preferred leaders.
-	rebalance bool
-	lastWrite int64
+	rebalance             bool
+	lastWrite, lastDecree int64
 	// txnTimeout is what the next transaction gets; see minTxnTimeout.
 	txnTimeout time.Duration
 	// retryDelay is the pause after an error of the store.

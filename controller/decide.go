@@ -147,18 +147,22 @@ func (c *Controller) decisionLoop() {
 	}
 }
 
-// turn does all there is to do on the newest image and what follows from it.
+// turn does all there is to do on the newest image and what follows from it. That
+// image has what the turn before wrote, also if it ended with an error.
 func (c *Controller) turn() error {
 	if err := c.ensureSession(); err != nil {
 		return err
 	}
-	img := c.newest.Load()
+	img, err := c.awaitRevision(c.lastWrite)
+	if err != nil {
+		return err
+	}
 	for {
 		changes := c.presenceChanges(img)
 		if len(changes) == 0 {
 			break
 		}
-		next, err := c.commit(img, nil, changes)
+		next, err := c.commit(img, changes)
 		if err != nil {
 			return err
 		}
@@ -202,7 +206,7 @@ func (c *Controller) ensureElected(img *metadata.Image) (*metadata.Image, bool, 
 		return img, false, nil
 	}
 	if changes := metadata.Elect(img, c.opts.NodeID, c.opts.Incarnation, c.opts.Address, s.lease); changes != nil {
-		next, err := c.commit(img, nil, changes)
+		next, err := c.commit(img, changes)
 		if err != nil {
 			return img, false, err
 		}
@@ -249,11 +253,13 @@ func (c *Controller) tendBrokers(img *metadata.Image) (*metadata.Image, error) {
 		if plan.Empty() {
 			return img, nil
 		}
-		next, err := c.commit(img, append(c.fenced(), plan.Guard...), plan.Commit)
+		revision, err := c.decree(img, plan.Guard, plan.Commit)
 		if err != nil {
 			return img, err
 		}
-		img = next
+		if img, err = c.awaitRevision(revision); err != nil {
+			return img, err
+		}
 	}
 }
 
@@ -451,7 +457,7 @@ func (c *Controller) carryOut(img *metadata.Image, plans []metadata.Plan) (*meta
 	var pack packer
 	flush := func() (err error) {
 		if len(pack.changes) > 0 {
-			revision, err = c.write(img, append(c.fenced(), pack.guards...), pack.changes)
+			revision, err = c.decree(img, pack.guards, pack.changes)
 			pack = packer{}
 		}
 		return err
@@ -472,7 +478,7 @@ func (c *Controller) carryOut(img *metadata.Image, plans []metadata.Plan) (*meta
 			continue
 		}
 		for _, batch := range split(limits, p.Stage) {
-			if _, err := c.write(img, c.fenced(), batch); err != nil {
+			if _, err := c.decree(img, nil, batch); err != nil {
 				return img, err
 			}
 		}
@@ -520,7 +526,7 @@ func (p *packer) guard(guards []metadata.Compare) {
 }
 
 func (p *packer) fits(limits metadata.Limits, parts ...[]metadata.Change) bool {
-	n, bytes := len(p.changes)+len(p.guards)+1, p.bytes // one compare is the fence
+	n, bytes := len(p.changes)+len(p.guards)+metadata.DecreeCompares, p.bytes+metadata.DecreeBytes
 	for _, part := range parts {
 		n += len(part)
 		bytes += sizeOf(part)
@@ -568,36 +574,39 @@ func (c *Controller) commitAll(img *metadata.Image, changes []metadata.Change) (
 	var revision int64
 	for _, batch := range split(c.opts.Store.Limits(), changes) {
 		var err error
-		if revision, err = c.write(img, c.fenced(), batch); err != nil {
+		if revision, err = c.decree(img, nil, batch); err != nil {
 			return img, err
 		}
 	}
 	return c.awaitRevision(revision)
 }
 
-// commit writes changes in one transaction and returns the image that shows
-// them.
-func (c *Controller) commit(img *metadata.Image, fence []metadata.Compare, changes []metadata.Change) (*metadata.Image, error) {
-	revision, err := c.write(img, fence, changes)
+// commit writes changes of this node in one transaction and returns the image that
+// shows them.
+func (c *Controller) commit(img *metadata.Image, changes []metadata.Change) (*metadata.Image, error) {
+	revision, err := c.write(img, metadata.TxnOf(nil, changes))
 	if err != nil {
 		return img, err
 	}
 	return c.awaitRevision(revision)
 }
 
-// fenced is the compare that makes a write ours as controller.
-func (c *Controller) fenced() []metadata.Compare {
-	return []metadata.Compare{metadata.Fence(c.session.fence)}
+// decree writes changes as controller, in one transaction, and returns its revision.
+func (c *Controller) decree(img *metadata.Image, guards []metadata.Compare, changes []metadata.Change) (int64, error) {
+	revision, err := c.write(img, metadata.Decree(img, c.session.fence, c.lastDecree, guards, changes))
+	if err == nil {
+		c.lastDecree = revision
+	}
+	return revision, err
 }
 
-// write commits changes that were decided on img, in one transaction, and
-// returns its revision. After a conflict it returns once there is a newer
-// image to decide on.
-func (c *Controller) write(img *metadata.Image, fence []metadata.Compare, changes []metadata.Change) (int64, error) {
+// write commits what was decided on img and returns its revision. After a conflict
+// it returns once there is a newer image to decide on.
+func (c *Controller) write(img *metadata.Image, txn metadata.Txn) (int64, error) {
 	base := max(img.Revision, c.lastWrite)
 	ctx, cancel := context.WithTimeout(c.ctx, max(c.txnTimeout, minTxnTimeout))
 	defer cancel()
-	result, err := c.opts.Store.Txn(ctx, metadata.TxnOf(fence, changes))
+	result, err := c.opts.Store.Txn(ctx, txn)
 	if err == nil {
 		c.txnTimeout = 0
 	}
@@ -608,7 +617,7 @@ func (c *Controller) write(img *metadata.Image, fence []metadata.Compare, change
 		}
 		return 0, fmt.Errorf("write metadata: %w", err)
 	case !result.Succeeded:
-		c.log.Debug().Str("key", changes[0].Key).Int64("revision", base).Msg("metadata changed meanwhile")
+		c.log.Debug().Str("key", txn.Then[0].Key).Int64("revision", base).Msg("metadata changed meanwhile")
 		return 0, c.awaitNews(base)
 	}
 	c.lastWrite = result.Revision

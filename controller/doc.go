@@ -7,9 +7,10 @@
 //     image. A gap or a compacted revision makes it list everything again.
 //   - the decision loop stands for election and, while this node is the
 //     elected controller, turns requests and the state of the brokers into
-//     transactions, one at a time. Each compares the create revision of the
-//     controller's key and the revision of every key it touches, so that a
-//     controller that was replaced without knowing can write nothing.
+//     transactions, one at a time. Each compares its election, the one before it,
+//     and the revision of every key it touches (metadata.Decree), so that a
+//     controller that was replaced without knowing can write nothing, and a
+//     transaction whose answer was lost happens before the next or never.
 //
 // A request is made on any node. One that is not the controller sends it to the
 // one that is (Options.Call, Answer) and tries again until it has an answer; an

@@ -204,10 +204,32 @@ func Elect(img *Image, id int32, incarnation ID, address string, lease LeaseID) 
 	}
 }
 
-// Fence is the compare without which a controller writes nothing.
-func Fence(fence int64) Compare {
-	return Compare{Key: keyController, Target: CreateRevision, Revision: fence}
+// Decree is the transaction by which a controller makes changes that it decided on
+// img. It compares, beside what TxnOf does, two keys:
+//
+//   - the controller's key is the one of its election, fence, so that a controller
+//     that was replaced without knowing writes nothing;
+//   - the key of the controller epoch was last written by the decree before: the one
+//     that img shows, or the one at the revision last, which img has not yet and the
+//     same decision made. Each decree writes it again, with the value that it has.
+//
+// So the decrees of a cluster are a chain. One whose answer was lost is in the image
+// that the next is decided on, or it will never happen; what a decision concludes from
+// keys that it does not write, such as that no topic names a partition, needs that.
+func Decree(img *Image, fence, last int64, guards []Compare, changes []Change) Txn {
+	link := Change{
+		Op:     Op{Kind: OpPut, Key: keyControllerEpoch, Value: encode(img.controller.epoch)},
+		Expect: max(img.controller.epochRevision, last),
+	}
+	election := Compare{Key: keyController, Target: CreateRevision, Revision: fence}
+	return TxnOf(append([]Compare{election}, guards...), append(slices.Clip(changes), link))
 }
+
+// DecreeCompares and DecreeBytes are what Decree adds at most to a transaction.
+const (
+	DecreeCompares = 2
+	DecreeBytes    = len(keyControllerEpoch) + 64
+)
 
 // Form is what makes an empty store a cluster with these finalized features.
 // Where they ask for it, the min.insync.replicas of this node becomes that of

@@ -124,17 +124,15 @@ func (s *sim) turn(b *simBroker) {
 
 // decided is the transaction of a controller with an image.
 func (s *sim) decided(img *metadata.Image, guards []metadata.Compare, changes []metadata.Change) simTxn {
-	if s.blind {
-		for i := range changes {
-			changes[i].Expect = metadata.Unchecked
-		}
+	if !s.faults.standbys {
+		return simTxn{Txn: metadata.TxnOf(guards, changes), image: img}
 	}
-	if fence := img.ControllerFence(); s.faults.standbys && !s.unfenced {
-		guards = append([]metadata.Compare{metadata.Fence(fence)}, guards...)
-	}
-	t := simTxn{Txn: metadata.TxnOf(guards, changes), image: img}
-	if s.faults.standbys {
-		t.fence = img.ControllerFence()
+	t := simTxn{Txn: metadata.Decree(img, img.ControllerFence(), 0, guards, changes), image: img, fence: img.ControllerFence()}
+	switch {
+	case s.unfenced:
+		t.Txn = metadata.TxnOf(guards, changes)
+	case s.blind:
+		t.If = t.If[:1] // its election, and nothing that it decided on
 	}
 	return t
 }

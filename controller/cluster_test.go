@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,7 +71,7 @@ func cut(metadata.Txn) error { return errCut }
 
 func eventually(t testing.TB, c *Controller, what string, done func(*metadata.Image) bool) {
 	t.Helper()
-	if err := c.await(testContext(t), done); err != nil {
+	if err := c.Await(testContext(t), done); err != nil {
 		t.Fatalf("%s: %v\nbrokers %+v", what, err, c.Image().Brokers())
 	}
 }
@@ -543,17 +542,15 @@ func TestHalfDoneCreationIsSwept(t *testing.T) {
 	create(t, b, "big", 500)
 }
 
-// TestSlowSubscriberListsAnew: a node that was too slow for the history catches
-// up by listing, and its subscribers miss nothing.
-func TestSlowSubscriberListsAnew(t *testing.T) {
-	store := memstore.New()
-	a := start(t, Options{Store: store, NodeID: 1})
+// TestSlowNodeListsAnew: a node that was too slow for the history catches up by
+// listing, and its subscribers miss nothing.
+func TestSlowNodeListsAnew(t *testing.T) {
+	store := newLagging()
+	a := start(t, Options{Store: store.Store, NodeID: 1})
 	b, err := New(Options{Store: store, NodeID: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var hold atomic.Pointer[chan struct{}]
-	held := make(chan struct{}, 100)
 	names := map[string]bool{}
 	b.Subscribe(func(d *metadata.Delta, _ *metadata.Image) {
 		for _, td := range d.Topics {
@@ -563,28 +560,21 @@ func TestSlowSubscriberListsAnew(t *testing.T) {
 				delete(names, td.Old.Name)
 			}
 		}
-		if h := hold.Load(); h != nil {
-			held <- struct{}{}
-			<-*h
-		}
 	})
 	if err := b.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	h := make(chan struct{})
-	hold.Store(&h)
 	create(t, a, "first", 1)
-	<-held
+	lagBehind(t, b, store)
 	for i := range 20 {
 		create(t, a, fmt.Sprintf("t%d", i), 1)
 	}
 	if r := a.DeleteTopics(testContext(t), []metadata.TopicRef{{Name: "first"}}); r[0].Err != nil {
 		t.Fatal(r)
 	}
-	store.Compact(a.Image().Revision)
-	hold.Store(nil)
-	close(h)
 	revision := a.Image().Revision
+	store.Store.(*memstore.Store).Compact(revision)
+	store.lag(false)
 	eventually(t, b, "catching up", func(img *metadata.Image) bool { return img.Revision >= revision })
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
@@ -592,6 +582,53 @@ func TestSlowSubscriberListsAnew(t *testing.T) {
 	if len(names) != 20 || names["first"] {
 		t.Errorf("the subscriber knows %v", names)
 	}
+}
+
+// TestSubscriberHangs: a controller whose subscribers hang, as with a disk that does,
+// goes on deciding for the others. What it is asked itself it does not acknowledge.
+func TestSubscriberHangs(t *testing.T) {
+	store := memstore.New()
+	a, err := New(Options{Store: store, NodeID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hang, hangs := make(chan struct{}), make(chan struct{})
+	a.Subscribe(func(d *metadata.Delta, _ *metadata.Image) {
+		for _, td := range d.Topics {
+			if td.New != nil && td.New.Name == "hangs" {
+				close(hangs)
+				<-hang
+			}
+		}
+	})
+	if err := a.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Close() })
+	b := start(t, Options{Store: store, NodeID: 2, BrokerOnly: true, Call: func(ctx context.Context, _ int32, message []byte) ([]byte, error) {
+		return a.Answer(ctx, message), ctx.Err()
+	}})
+	ctx, giveUp := context.WithCancel(testContext(t))
+	asked := make(chan []metadata.TopicResult)
+	go func() {
+		asked <- a.CreateTopics(ctx, []metadata.NewTopic{{Name: "hangs", Partitions: 1, ReplicationFactor: 1}}, false)
+	}()
+	<-hangs
+	create(t, b, "decided", 1)
+	c := start(t, Options{Store: store, NodeID: 3, BrokerOnly: true})
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, b, "fencing", func(img *metadata.Image) bool { return img.Broker(3).Fenced })
+	if b.Image().Topic("hangs") == nil || a.Image().Topic("hangs") != nil {
+		t.Errorf("hangs: %v, applied where it hangs %v", b.Image().Topic("hangs"), a.Image().Topic("hangs"))
+	}
+	giveUp()
+	if r := <-asked; !errors.Is(r[0].Err, kerr.RequestTimedOut) {
+		t.Errorf("%+v", r)
+	}
+	close(hang)
+	eventually(t, a, "all of it", func(img *metadata.Image) bool { return img.Topic("decided") != nil && img.Broker(3).Fenced })
 }
 
 // TestUnderFaults has many callers create, grow and delete topics through

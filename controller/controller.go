@@ -106,7 +106,7 @@ func (o *Options) setDefaults() {
 }
 
 // Subscriber is told what changed and the image that it led to. It is called
-// on the watch loop, in revision order, before the image is published and
+// on the apply loop, in revision order, before the image is published and
 // before anything is acknowledged; it must not wait for the controller.
 type Subscriber func(delta *metadata.Delta, img *metadata.Image)
 
@@ -121,10 +121,12 @@ type Controller struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	// published is what Image returns: applied by all subscribers.
-	published atomic.Pointer[metadata.Image]
 	// newest is what the watch loop built last. Decisions are made on it.
-	newest      atomic.Pointer[metadata.Image]
+	newest *board
+	// published is what Image returns: applied by all subscribers.
+	published *board
+	// fresh holds a token when the apply loop may have something to do.
+	fresh       chan struct{}
 	brokerEpoch atomic.Int64
 	isolated    atomic.Bool
 	unclean     atomic.Int64
@@ -147,10 +149,8 @@ type Controller struct {
 
 	mu sync.Mutex
 	// queue holds requests that the decision loop has not taken yet.
-	queue []*request
-	// waiters wait for the published image; woken by the watch loop.
-	waiters []*waiter
-	closed  bool
+	queue  []*request
+	closed bool
 	// stopping says that ControlledShutdown was called.
 	stopping bool
 	// offline is what SetOffline was called with.
@@ -158,12 +158,6 @@ type Controller struct {
 
 	// producerMu lets one caller at a time take a producer id block.
 	producerMu sync.Mutex
-}
-
-// waiter is somebody waiting until the published image meets a condition.
-type waiter struct {
-	done func(*metadata.Image) bool
-	ch   chan struct{}
 }
 
 // New returns a controller that does nothing yet.
@@ -187,14 +181,14 @@ func New(opts Options) (*Controller, error) {
 			Features:                 opts.Served,
 			Rand:                     rand.New(rand.NewPCG(opts.Seed, uint64(opts.NodeID))),
 		},
-		log:  opts.Log,
-		wake: make(chan struct{}, 1),
+		log:   opts.Log,
+		wake:  make(chan struct{}, 1),
+		fresh: make(chan struct{}, 1),
 
 		retryDelay: defaultRetryDelay,
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.published.Store(metadata.Empty())
-	c.newest.Store(metadata.Empty())
+	c.newest, c.published = newBoard(c.ctx), newBoard(c.ctx)
 	return c, nil
 }
 
@@ -203,7 +197,7 @@ func New(opts Options) (*Controller, error) {
 func (c *Controller) Subscribe(s Subscriber) { c.subscribers = append(c.subscribers, s) }
 
 // Image returns the newest image that all subscribers have applied.
-func (c *Controller) Image() *metadata.Image { return c.published.Load() }
+func (c *Controller) Image() *metadata.Image { return c.published.load() }
 
 // BrokerEpoch returns the epoch of this broker's registration, 0 before it was
 // granted.
@@ -232,14 +226,14 @@ func (c *Controller) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.newest.Store(img)
-	c.wg.Add(2)
-	go c.watchLoop(img)
-	go c.decisionLoop()
+	c.newest.set(img)
+	c.wg.Go(c.watchLoop)
+	c.wg.Go(c.applyLoop)
+	c.wg.Go(c.decisionLoop)
 	if c.opts.ControllerOnly {
-		return c.await(ctx, func(img *metadata.Image) bool { return img.ControllerID() >= 0 })
+		return c.Await(ctx, func(img *metadata.Image) bool { return img.ControllerID() >= 0 })
 	}
-	return c.await(ctx, func(img *metadata.Image) bool {
+	return c.Await(ctx, func(img *metadata.Image) bool {
 		return img.Standing(c.opts.NodeID, c.opts.Incarnation) == metadata.Serving &&
 			!metadata.AwaitsElection(img, c.opts.NodeID)
 	})
@@ -327,7 +321,7 @@ func (c *Controller) ControlledShutdown(ctx context.Context) error {
 	var handedOver int64
 	answered, stop := c.whileAnswered(ctx)
 	defer stop()
-	err := c.await(answered, func(img *metadata.Image) bool {
+	err := c.Await(answered, func(img *metadata.Image) bool {
 		handedOver = img.Revision
 		return img.Standing(id, c.opts.Incarnation) != metadata.Serving && !leadsAny(img, id)
 	})
@@ -411,48 +405,16 @@ func (c *Controller) Close() error {
 // Await returns when the published image, the one that Image returns, meets a
 // condition. The condition is asked on the goroutine that applies metadata.
 func (c *Controller) Await(ctx context.Context, done func(*metadata.Image) bool) error {
-	return c.await(ctx, done)
-}
-
-// await returns when the published image meets a condition.
-func (c *Controller) await(ctx context.Context, done func(*metadata.Image) bool) error {
-	w := &waiter{done: done, ch: make(chan struct{})}
-	c.mu.Lock()
-	if done(c.published.Load()) {
-		c.mu.Unlock()
-		return nil
-	}
-	c.waiters = append(c.waiters, w)
-	c.mu.Unlock()
-	select {
-	case <-w.ch:
-		return nil
-	case <-ctx.Done():
-		c.dropWaiter(w)
-		return ctx.Err()
-	case <-c.ctx.Done():
-		c.dropWaiter(w)
-		return errClosed
-	}
-}
-
-var errClosed = errors.New("controller: closed")
-
-func (c *Controller) dropWaiter(w *waiter) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i, other := range c.waiters {
-		if other == w {
-			c.waiters = append(c.waiters[:i], c.waiters[i+1:]...)
-			return
-		}
-	}
+	return c.published.await(ctx, done)
 }
 
 // signal wakes the decision loop.
-func (c *Controller) signal() {
+func (c *Controller) signal() { token(c.wake) }
+
+// token leaves a token in a channel that has room for one.
+func token(ch chan struct{}) {
 	select {
-	case c.wake <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
 }

@@ -222,7 +222,7 @@ func TestManyControllers(t *testing.T) {
 		}
 		all = append(all, c)
 	}
-	if n := runtime.NumGoroutine() - before; n > 2*many+10 {
+	if n := runtime.NumGoroutine() - before; n > 3*many+10 {
 		t.Errorf("%d controllers run %d goroutines", many, n)
 	}
 	for _, c := range all {

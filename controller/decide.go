@@ -37,13 +37,20 @@ type request struct {
 	// been carried out without our learning of it. ok says that no part of
 	// the request was answered with an error.
 	decide func(img *metadata.Image, retried bool) (plans []metadata.Plan, ok bool)
-	// done receives nil once the plans are in the store and applied here.
-	done    chan error
+	// done receives the decision once the plans are in the store.
+	done    chan decided
 	retried bool
 	// elects says that the plans change what elections depend on.
 	elects bool
 	// refused requests have been answered with an error.
 	refused bool
+}
+
+// decided is what became of a request: an error, or the revision of an image that
+// shows what was done.
+type decided struct {
+	revision int64
+	err      error
 }
 
 // sweepState remembers of which brokers all partitions were swept.
@@ -52,23 +59,24 @@ type sweepState struct {
 	fence   int64
 }
 
-// submit queues a request for the decision loop and waits for it.
-func (c *Controller) submit(r *request) error {
-	r.done = make(chan error, 1)
+// submit queues a request for the decision loop and waits for it. It returns the
+// revision of an image that shows what was done.
+func (c *Controller) submit(r *request) (int64, error) {
+	r.done = make(chan decided, 1)
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
-		return kerr.BrokerNotAvailable
+		return 0, kerr.BrokerNotAvailable
 	}
 	c.queue = append(c.queue, r)
 	c.mu.Unlock()
 	c.signal()
 	select {
-	case err := <-r.done:
-		return err
+	case d := <-r.done:
+		return d.revision, d.err
 	case <-r.ctx.Done():
 		// The loop may be at it, so that the outcome is open.
-		return kerr.RequestTimedOut
+		return 0, kerr.RequestTimedOut
 	}
 }
 
@@ -100,7 +108,7 @@ func (c *Controller) putBack(rs []*request) {
 
 func (c *Controller) failQueue() {
 	for _, r := range c.takeQueue() {
-		r.done <- kerr.BrokerNotAvailable
+		r.done <- decided{err: kerr.BrokerNotAvailable}
 	}
 }
 
@@ -110,7 +118,6 @@ func (c *Controller) failQueue() {
 // remembered that the image does not say, so that a turn that failed, or that
 // another controller left unfinished, is simply done again.
 func (c *Controller) decisionLoop() {
-	defer c.wg.Done()
 	var rebalance <-chan time.Time
 	if c.opts.RebalanceInterval > 0 {
 		ticker := time.NewTicker(c.opts.RebalanceInterval)
@@ -285,9 +292,9 @@ func (c *Controller) refuseQueue(img *metadata.Image) {
 	}
 	for _, r := range c.takeQueue() {
 		if r.retried && c.wasDone(img, r) {
-			r.done <- nil
+			r.done <- decided{revision: img.Revision}
 		} else {
-			r.done <- kerr.NotController
+			r.done <- decided{err: kerr.NotController}
 		}
 	}
 }
@@ -301,7 +308,7 @@ func (c *Controller) wasDone(img *metadata.Image, r *request) bool {
 }
 
 // serveQueue decides on all queued requests, packs their plans into as few
-// transactions as they fit, and answers when these are applied. Requests that
+// transactions as they fit, and answers when these are in the image. Requests that
 // touch the same key wait for each other.
 func (c *Controller) serveQueue(img *metadata.Image) error {
 	queue := c.takeQueue()
@@ -325,7 +332,7 @@ func (c *Controller) serveQueue(img *metadata.Image) error {
 		}
 		for _, r := range round {
 			if !r.refused {
-				r.done <- nil
+				r.done <- decided{revision: img.Revision}
 			}
 		}
 		queue = rest
@@ -348,7 +355,7 @@ func (c *Controller) decideRound(img *metadata.Image, queue []*request) (round, 
 		}
 		if c.tooLarge(made) {
 			r.refused = true
-			r.done <- kerr.PolicyViolation
+			r.done <- decided{err: kerr.PolicyViolation}
 			made = nil
 		}
 		before = nil
@@ -449,7 +456,7 @@ func prefixesOf(key string) iter.Seq[string] {
 	}
 }
 
-// carryOut commits plans and waits until the subscribers have applied them.
+// carryOut commits plans and returns the image that shows them.
 // Plans that fit share a transaction; one that is too large is staged first.
 func (c *Controller) carryOut(img *metadata.Image, plans []metadata.Plan) (*metadata.Image, error) {
 	limits := c.opts.Store.Limits()
@@ -492,9 +499,7 @@ func (c *Controller) carryOut(img *metadata.Image, plans []metadata.Plan) (*meta
 		return img, err
 	}
 	if revision == 0 {
-		// Nothing to write; what was answered from was newer than what
-		// subscribers may have seen.
-		revision = img.Revision
+		return img, nil // nothing to write
 	}
 	return c.awaitRevision(revision)
 }
@@ -624,11 +629,10 @@ func (c *Controller) write(img *metadata.Image, txn metadata.Txn) (int64, error)
 	return result.Revision, nil
 }
 
-// awaitRevision returns the newest image once one of at least that revision is
-// published.
+// awaitRevision returns the newest image once it is of at least that revision.
 func (c *Controller) awaitRevision(revision int64) (*metadata.Image, error) {
-	err := c.await(c.ctx, func(img *metadata.Image) bool { return img.Revision >= revision })
-	return c.newest.Load(), err
+	err := c.newest.awaitRevision(c.ctx, revision)
+	return c.newest.load(), err
 }
 
 // awaitNews returns errConflict when the image is newer than revision base: what
@@ -637,7 +641,7 @@ func (c *Controller) awaitRevision(revision int64) (*metadata.Image, error) {
 func (c *Controller) awaitNews(base int64) error {
 	ctx, cancel := context.WithTimeout(c.ctx, c.retryDelay)
 	defer cancel()
-	err := c.await(ctx, func(img *metadata.Image) bool { return img.Revision > base })
+	err := c.newest.awaitRevision(ctx, base+1)
 	if err != nil && c.ctx.Err() != nil {
 		return err
 	}

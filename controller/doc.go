@@ -1,10 +1,12 @@
 // Package controller carries out what package metadata decides.
 //
-// Every node has one Controller. It owns two goroutines:
+// Every node has one Controller. It owns three goroutines:
 //
-//   - the watch loop follows the store, applies whole revisions in order to
-//     the next image, tells the subscribers, and only then publishes the
-//     image. A gap or a compacted revision makes it list everything again.
+//   - the watch loop follows the store and makes of whole revisions, in order,
+//     the newest image. A gap or a compacted revision makes it list everything
+//     again.
+//   - the apply loop tells the subscribers what changed and then publishes the
+//     image. Where that takes long, it goes on with the image that is newest then.
 //   - the decision loop stands for election and, while this node is the
 //     elected controller, turns requests and the state of the brokers into
 //     transactions, one at a time. Each compares its election, the one before it,
@@ -20,6 +22,7 @@
 // have applied, before a broker that stops may go, and how far their logs go,
 // before an unclean election (Options.Call).
 //
-// A change is acknowledged when this node's subscribers have applied it: what
-// CreateTopics answered is usable at once.
+// Decisions are made on the newest image. A change is acknowledged when the
+// subscribers of the node that was asked for it have applied it: what CreateTopics
+// answered is usable at once.
 package controller

@@ -83,7 +83,7 @@ func TestWithoutTheStore(t *testing.T) {
 	ctx, cancel := context.WithTimeout(testContext(t), 300*time.Millisecond)
 	defer cancel()
 	req := metadata.ISRRequest{BrokerID: 2, BrokerEpoch: b.BrokerEpoch(), Changes: []metadata.ISRChange{change}}
-	if _, err := decideHere(ctx, a, a.alterPartition(req), false); !errors.Is(err, kerr.RequestTimedOut) {
+	if _, _, err := decideHere(ctx, a, a.alterPartition(req), false); !errors.Is(err, kerr.RequestTimedOut) {
 		t.Errorf("a change of the in-sync set: %v", err)
 	}
 	if p := a.Image().Topic("t").Partitions[0]; p.Leader != 2 || p.PartitionEpoch != was.PartitionEpoch || a.Image().Broker(2).Fenced {

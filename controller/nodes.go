@@ -62,7 +62,7 @@ type appliedArgs struct{ Revision int64 }
 
 // answerApplied answers once this node's subscribers have applied a revision.
 func (c *Controller) answerApplied(ctx context.Context, a appliedArgs) (bool, error) {
-	if err := c.await(ctx, func(img *metadata.Image) bool { return img.Revision >= a.Revision }); err != nil {
+	if err := c.published.awaitRevision(ctx, a.Revision); err != nil {
 		return false, kerr.RequestTimedOut
 	}
 	return true, nil
@@ -96,7 +96,7 @@ func (c *Controller) awaitAppliedBy(ctx context.Context, b *metadata.Broker, rev
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		_ = c.await(ctx, func(img *metadata.Image) bool {
+		_ = c.newest.await(ctx, func(img *metadata.Image) bool {
 			now := img.Broker(b.ID)
 			return now == nil || !now.Active() || now.Incarnation != b.Incarnation
 		})

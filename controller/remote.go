@@ -65,17 +65,18 @@ const remotePause = 50 * time.Millisecond
 func do[R any](ctx context.Context, c *Controller, op operation[R]) ([]R, error) {
 	retried := false
 	for {
-		results, err := decideHere(ctx, c, op, retried)
-		if c.opts.Call == nil || !errors.Is(err, kerr.NotController) {
-			return results, err
+		results, revision, err := decideHere(ctx, c, op, retried)
+		img := c.newest.load()
+		if c.opts.Call != nil && errors.Is(err, kerr.NotController) {
+			results, revision, err = ask(ctx, c, op, img, retried)
+		} else if err != nil {
+			return nil, err
 		}
-		img := c.newest.Load()
-		results, revision, err := ask(ctx, c, op, img, retried)
 		switch {
 		case err == nil:
-			// What was answered is true here too, once the image shows it.
-			if err := c.await(ctx, func(img *metadata.Image) bool { return img.Revision >= revision }); err != nil {
-				return nil, kerr.RequestTimedOut
+			// What was answered is true here, once the subscribers have applied it.
+			if err := c.published.awaitRevision(ctx, revision); err != nil {
+				return nil, c.gaveUp()
 			}
 			return results, nil
 		case errors.Is(err, errUnanswered):
@@ -94,18 +95,21 @@ func do[R any](ctx context.Context, c *Controller, op operation[R]) ([]R, error)
 func (c *Controller) awaitOther(ctx context.Context, img *metadata.Image) error {
 	short, cancel := context.WithTimeout(ctx, remotePause)
 	defer cancel()
-	err := c.await(short, func(now *metadata.Image) bool {
+	err := c.newest.await(short, func(now *metadata.Image) bool {
 		return now.ControllerID() >= 0 && now.ControllerFence() != img.ControllerFence()
 	})
-	switch {
-	case err == nil:
+	if err == nil || ctx.Err() == nil && c.ctx.Err() == nil {
 		return nil
-	case c.ctx.Err() != nil:
-		return kerr.BrokerNotAvailable
-	case ctx.Err() != nil:
-		return kerr.RequestTimedOut
 	}
-	return nil
+	return c.gaveUp()
+}
+
+// gaveUp says why waiting came to nothing.
+func (c *Controller) gaveUp() error {
+	if c.ctx.Err() != nil {
+		return kerr.BrokerNotAvailable
+	}
+	return kerr.RequestTimedOut
 }
 
 // errUnanswered says that nobody knows whether the controller heard a request.
@@ -118,7 +122,7 @@ func (c *Controller) callWhile(ctx context.Context, img *metadata.Image, message
 	replaced := make(chan struct{})
 	go func() {
 		defer close(replaced)
-		_ = c.await(asking, func(now *metadata.Image) bool {
+		_ = c.newest.await(asking, func(now *metadata.Image) bool {
 			return now.Revision >= img.Revision && now.ControllerFence() != img.ControllerFence()
 		})
 		cancel()
@@ -258,7 +262,7 @@ func answerOp[A, R any](ctx context.Context, c *Controller, m callMessage, make_
 		return callAnswer{Code: kerr.InvalidRequest.Code}
 	}
 	op := make_(args)
-	results, err := decideHere(ctx, c, op, m.Retried)
+	results, revision, err := decideHere(ctx, c, op, m.Retried)
 	if err != nil {
 		return callAnswer{Code: codeOf(err)}
 	}
@@ -275,7 +279,7 @@ func answerOp[A, R any](ctx context.Context, c *Controller, m callMessage, make_
 	if err != nil {
 		return callAnswer{Code: kerr.UnknownServerError.Code}
 	}
-	return callAnswer{Results: encoded, Revision: c.Image().Revision}
+	return callAnswer{Results: encoded, Revision: revision}
 }
 
 func codeOf(err error) int16 {
@@ -286,11 +290,11 @@ func codeOf(err error) int16 {
 	return kerr.UnknownServerError.Code
 }
 
-// decideHere has an operation decided on this node; NOT_CONTROLLER if it is not
-// the controller.
-func decideHere[R any](ctx context.Context, c *Controller, op operation[R], retried bool) ([]R, error) {
+// decideHere has an operation decided on this node, and returns the revision of an
+// image that shows what was done; NOT_CONTROLLER if it is not the controller.
+func decideHere[R any](ctx context.Context, c *Controller, op operation[R], retried bool) ([]R, int64, error) {
 	var results []R
-	err := c.submit(&request{ctx: ctx, elects: op.elects, retried: retried, decide: func(img *metadata.Image, retried bool) (plans []metadata.Plan, ok bool) {
+	revision, err := c.submit(&request{ctx: ctx, elects: op.elects, retried: retried, decide: func(img *metadata.Image, retried bool) (plans []metadata.Plan, ok bool) {
 		results, plans = op.decide(img, retried)
 		ok = true
 		for i := range results {
@@ -299,7 +303,7 @@ func decideHere[R any](ctx context.Context, c *Controller, op operation[R], retr
 		return plans, ok
 	}})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return results, nil
+	return results, revision, nil
 }

@@ -69,7 +69,7 @@ func (c *Controller) liveness(img *metadata.Image) metadata.Liveness {
 	defer c.mu.Unlock()
 	// Ready: the published image shows the granted registration, so that all
 	// subscribers have applied it; the logs were recovered before Start.
-	ready := c.published.Load().Standing(c.opts.NodeID, c.opts.Incarnation) >= metadata.Fenced
+	ready := c.Image().Standing(c.opts.NodeID, c.opts.Incarnation) >= metadata.Fenced
 	return metadata.Liveness{Incarnation: c.opts.Incarnation, Ready: ready, Stopping: c.stopping, Offline: c.offline}
 }
 
@@ -133,7 +133,7 @@ const buryTimeout = 100 * time.Millisecond
 // sign of life; nothing rests on the declaration being true.
 func (c *Controller) DeclareDead(ctx context.Context, id int32, incarnation metadata.ID) error {
 	for timeout := buryTimeout; ; timeout = min(2*timeout, minTxnTimeout) {
-		img := c.newest.Load()
+		img := c.newest.load()
 		if now, alive := img.Alive(id); alive && now != incarnation {
 			return nil
 		}

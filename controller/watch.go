@@ -12,18 +12,16 @@ import (
 // again after an error other than a compaction.
 const relistDelay = 200 * time.Millisecond
 
-// watchLoop keeps the image up with the store. It is the one goroutine that
-// publishes images and calls subscribers.
-func (c *Controller) watchLoop(img *metadata.Image) {
-	defer c.wg.Done()
-	c.apply(img)
+// watchLoop keeps the newest image up with the store.
+func (c *Controller) watchLoop() {
 	for c.ctx.Err() == nil {
-		err := c.follow(img.Revision + 1)
+		at := c.newest.load().Revision
+		err := c.follow(at + 1)
 		if c.ctx.Err() != nil {
 			return
 		}
 		if errors.Is(err, metadata.ErrCompacted) {
-			c.log.Info().Int64("revision", img.Revision).Msg("metadata history was compacted, listing anew")
+			c.log.Info().Int64("revision", at).Msg("metadata history was compacted, listing anew")
 		} else {
 			c.log.Error().Err(err).Msg("metadata watch failed, listing anew")
 			c.pause(relistDelay)
@@ -35,10 +33,9 @@ func (c *Controller) watchLoop(img *metadata.Image) {
 			}
 			continue // and watch again from where we are
 		}
-		if next.Revision >= c.newest.Load().Revision {
-			c.apply(next)
+		if next.Revision >= c.newest.load().Revision {
+			c.learn(next)
 		}
-		img = c.newest.Load()
 	}
 }
 
@@ -82,19 +79,41 @@ func (c *Controller) follow(from int64) error {
 			if len(events) == 0 {
 				break
 			}
-			next, err := c.newest.Load().Apply(events)
+			next, err := c.newest.load().Apply(events)
 			if err != nil {
 				return err
 			}
-			c.apply(next)
+			c.learn(next)
 		}
 	}
 }
 
-// apply makes img the newest, has the subscribers apply it, and publishes it.
+// learn makes img the newest, for decisions, and to be applied here.
+func (c *Controller) learn(img *metadata.Image) {
+	c.newest.set(img)
+	token(c.fresh)
+	c.signal()
+}
+
+// applyLoop has the subscribers apply the newest image and publishes it, each time
+// there is one. It is the one goroutine that does: a subscriber that takes long, as
+// with a disk that hangs, holds up neither the watch nor decisions.
+func (c *Controller) applyLoop() {
+	for {
+		c.apply(c.newest.load())
+		select {
+		case <-c.fresh:
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
 func (c *Controller) apply(img *metadata.Image) {
-	c.newest.Store(img)
-	old := c.published.Load()
+	old := c.Image()
+	if img == old {
+		return
+	}
 	if delta := metadata.Diff(old, img); !delta.Empty() {
 		for _, s := range c.subscribers {
 			s(delta, img)
@@ -106,20 +125,8 @@ func (c *Controller) apply(img *metadata.Image) {
 			c.brokerEpoch.Store(b.Epoch)
 		}
 	}
-	c.mu.Lock()
-	c.published.Store(img)
-	waiting := c.waiters[:0]
-	for _, w := range c.waiters {
-		if w.done(img) {
-			close(w.ch)
-		} else {
-			waiting = append(waiting, w)
-		}
-	}
-	clear(c.waiters[len(waiting):])
-	c.waiters = waiting
-	c.mu.Unlock()
-	c.signal()
+	c.published.set(img)
+	c.signal() // what was applied is part of what this node says of itself
 }
 
 // noteUnclean logs and counts, on the node that is controller, the elections of

@@ -35,12 +35,13 @@ import (
 //     election was asked for, which is logged, counted and told: [metadata.TestElections], [metadata.TestElectionSteps],
 //     [metadata.TestUncleanLeader], [controller.TestUncleanLeaderIsTheLongest].
 //  10. Metadata is applied in order, as images; what failed of a change does not count as done; a gap makes a broker list
-//     it anew: [metadata.TestEventsMustFollow], [controller.TestSlowSubscriberListsAnew],
+//     it anew: [metadata.TestEventsMustFollow], [controller.TestSlowNodeListsAnew],
 //     [replication.TestAssignIgnoresReplays], [replication.TestLogThatCannotBeMade].
 //  11. A broker that cannot confirm its session takes what others confirm, and does not say where logs end:
 //     [replication.TestIsolatedLeader], [controller.TestIsolated].
-//  12. Of a change whose outcome is unknown the stricter state counts, and it is asked for again:
-//     [metadata.TestAlterISRTriedBefore], [metadata.TestTriedBefore], [controller.TestUnderFaults],
+//  12. Of a change whose outcome is unknown the stricter state counts, and it is asked for again. It happens before the
+//     next decision or never: [metadata.TestAlterISRTriedBefore], [metadata.TestTriedBefore],
+//     [controller.TestCommitWhoseOutcomeIsOpen], [controller.TestTurnAfterAWrite], [controller.TestUnderFaults],
 //     [replication.TestSimulationFinds].
 //  13. Without the store the metadata stands still, and the data goes on: [controller.TestWithoutTheStore],
 //     [replication.TestSimulation].

@@ -260,11 +260,8 @@ func (c *Controller) tendBrokers(img *metadata.Image) (*metadata.Image, error) {
 		if plan.Empty() {
 			return img, nil
 		}
-		revision, err := c.decree(img, plan.Guard, plan.Commit)
-		if err != nil {
-			return img, err
-		}
-		if img, err = c.awaitRevision(revision); err != nil {
+		var err error
+		if img, err = c.carryOut(img, []metadata.Plan{plan}); err != nil {
 			return img, err
 		}
 	}

@@ -120,11 +120,9 @@ func TestOldControllerWritesNothing(t *testing.T) {
 	held, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	l.set(func(txn metadata.Txn) error {
-		for _, op := range txn.Then {
-			if op.Key == "topics/late" {
-				once.Do(func() { close(held) })
-				<-release
-			}
+		if hasKey(txn, "topics/late") {
+			once.Do(func() { close(held) })
+			<-release
 		}
 		return nil
 	}, nil)
@@ -168,14 +166,12 @@ func TestLateWriteOfAnOldController(t *testing.T) {
 	late := make(chan metadata.Txn, 1)
 	lost := errors.New("no answer")
 	l.set(func(txn metadata.Txn) error {
-		for _, op := range txn.Then {
-			if op.Key == "topics/late" {
-				select {
-				case late <- txn:
-				default:
-				}
-				return lost // and nothing more of it arrives for now
+		if hasKey(txn, "topics/late") {
+			select {
+			case late <- txn:
+			default:
 			}
+			return lost // and nothing more of it arrives for now
 		}
 		return nil
 	}, nil)
@@ -517,12 +513,10 @@ func TestHalfDoneCreationIsSwept(t *testing.T) {
 	b := start(t, Options{Store: store, NodeID: 2})
 	staged := make(chan struct{})
 	l.set(func(txn metadata.Txn) error {
-		for _, op := range txn.Then {
-			if op.Key == "topics/big" {
-				close(staged)
-				l.set(cut, nil)
-				return errCut
-			}
+		if hasKey(txn, "topics/big") {
+			close(staged)
+			l.set(cut, nil)
+			return errCut
 		}
 		return nil
 	}, nil)
@@ -937,10 +931,8 @@ func TestSmallerMinISR(t *testing.T) {
 	eventually(t, a, "an eligible leader", func(img *metadata.Image) bool { return len(img.Topic("t").Partitions[0].ELR) == 1 })
 	var with int
 	l.set(func(txn metadata.Txn) error {
-		for _, op := range txn.Then {
-			if op.Key == "topics/t" {
-				with = len(txn.Then) - 1 // without the decree's own
-			}
+		if hasKey(txn, "topics/t") {
+			with = len(txn.Then) - 1 // without the decree's own
 		}
 		return nil
 	}, nil)

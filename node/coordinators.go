@@ -31,6 +31,7 @@ type coordinatorCollector struct {
 	txnEvents     *[txn.Events]atomic.Int64
 	markers       func() int
 	verifications *handler.Verifications
+	handedOn      *handler.HandedOn
 	producers     func(now time.Time, limit time.Duration) replication.ProducerStats
 	// maxTimeout is transaction.max.timeout.ms.
 	maxTimeout time.Duration
@@ -115,6 +116,9 @@ func (c *coordinatorCollector) collectTransactions(s sink) {
 	s.counter("transaction_verifications_total", "Times that the transaction coordinator was asked before the first write of a transaction to a partition.", c.verifications.Asked.Load())
 	s.counter("transaction_verification_failures_total", "Partitions for which it did not agree.", c.verifications.Failed.Load())
 	s.send(prometheus.CounterValue, "transaction_verification_seconds_total", "Time spent waiting for it.", time.Duration(c.verifications.Nanos.Load()).Seconds())
+
+	s.counter("produce_handed_on_total", "Partitions of which a broker that had just resigned had the new leader write what clients sent.", c.handedOn.Partitions.Load())
+	s.counter("produce_handed_on_failures_total", "Those of them for which the new leader did not answer.", c.handedOn.Failed.Load())
 
 	p := c.producers(c.now(), c.maxTimeout+lateTransactionMargin)
 	s.gauge("producer_ids", "Producer ids that the replicas on this broker remember.", p.Producers)

@@ -123,5 +123,7 @@ func TestCoordinatorMetrics(t *testing.T) {
 		`group_offset_expirations_total`:              "0",
 		`group_offset_deletions_total`:                "0",
 		`transactional_id_expirations_total`:          "0",
+		`produce_handed_on_total`:                     "0",
+		`produce_handed_on_failures_total`:            "0",
 	})
 }

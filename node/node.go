@@ -88,6 +88,7 @@ type Node struct {
 	groupEvents   [group.Events]atomic.Int64
 	txnEvents     [txn.Events]atomic.Int64
 	verifications handler.Verifications
+	handedOn      handler.HandedOn
 	server        *broker.Server
 	admin         *adminServer
 	serving       sync.WaitGroup
@@ -192,7 +193,7 @@ func (n *Node) serve(ctx context.Context, o Options) error {
 	h, err := handler.New(handler.Broker{
 		NodeID: n.id, ClusterID: n.clusterID, Rack: o.Config.String("broker.rack"),
 		Cluster: n.controller, Partitions: n.partitions, Logs: n.logs, Config: o.Config,
-		Groups: n.groups, Transactions: n.txns, Markers: n.markers, Verifications: &n.verifications, Peers: n.peers,
+		Groups: n.groups, Transactions: n.txns, Markers: n.markers, Verifications: &n.verifications, HandedOn: &n.handedOn, Peers: n.peers,
 		Calls: n.controller.Answer, Quorum: n.quorumServers(o.Config), Now: o.Now, Log: n.log, LogLevel: o.LogLevel,
 	})
 	if err != nil {
@@ -389,7 +390,7 @@ func (n *Node) listenHTTP(ctx context.Context, o Options, server *broker.Metrics
 		cluster.throttles = n.partitions.Throttles
 		parts = append(parts, &coordinatorCollector{
 			groups: n.groups, groupEvents: &n.groupEvents, txns: n.txns, txnEvents: &n.txnEvents,
-			markers: n.markers.Pending, verifications: &n.verifications, producers: n.partitions.ProducerStats,
+			markers: n.markers.Pending, verifications: &n.verifications, handedOn: &n.handedOn, producers: n.partitions.ProducerStats,
 			maxTimeout: o.Config.Duration("transaction.max.timeout.ms"), now: o.Now,
 		})
 	}

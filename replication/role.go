@@ -108,6 +108,18 @@ func (p *Partition) movesTo(leader, epoch int32) {
 // they have not heard of it.
 const staleFor = time.Second
 
+// Successor is the broker that leads since this one resigned, if that is less than
+// within ago.
+func (p *Partition) Successor(within time.Duration) (leader int32, ok bool) {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	s := &p.state
+	if s.gone != nil || s.leader < 0 || p.isLeader() || p.resigned.IsZero() || p.env.now().Sub(p.resigned) >= within {
+		return -1, false
+	}
+	return s.leader, true
+}
+
 // AwaitLeadership waits until this broker leads, at most until ctx ends, and reports
 // whether it does. It is for what only a leader takes: a client that was told of
 // a new leader by another broker may come here before this one heard of it itself,

@@ -683,6 +683,27 @@ func TestAwaitRole(t *testing.T) {
 			mustAssign(t, p, 2, 2, 1, 2)
 			answers(t, asked(t, p), false)
 		},
+		"resigned for another": func(t *testing.T, p *Partition) {
+			successor := func(want int32) {
+				t.Helper()
+				if id, ok := p.Successor(time.Second); ok != (want > 0) || ok && id != want {
+					t.Errorf("followed by %d, %t; want %d", id, ok, want)
+				}
+			}
+			successor(0)
+			mustAssign(t, p, 2, 2, 1, 2)
+			successor(2)
+			mustAssign(t, p, 3, 3, 1, 2, 3)
+			successor(3)
+			mustAssign(t, p, -1, 4, 1, 2, 3)
+			successor(0)
+			mustAssign(t, p, 2, 5, 1, 2)
+			successor(2)
+			time.Sleep(time.Second)
+			successor(0)
+			mustAssign(t, p, 1, 6, 1, 2)
+			successor(0)
+		},
 		"resigned long ago, and its turn comes again": func(t *testing.T, p *Partition) {
 			mustAssign(t, p, 2, 2, 1, 2)
 			time.Sleep(staleFor)

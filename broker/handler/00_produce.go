@@ -25,7 +25,8 @@ import (
 //   - With acks=0 there is no response. An error closes the connection then,
 //     which is the only way to make the client look for the leader.
 //   - Who comes to a replica that does not lead yet is answered when it does, if
-//     that takes no longer than newsPatience.
+//     that takes no longer than newsPatience; who comes to the leader of a moment ago
+//     is served by the one of now (handOn).
 //   - The records alias the frame and are stamped in place; nothing of them is
 //     copied on their way to the log. A request of a size seen before allocates
 //     next to nothing: decoded request and response are kept with the Request.
@@ -63,15 +64,19 @@ func produce(b *Broker, r *Request) (kmsg.Response, error) {
 					p, end, err = produceTo(b, t, &t.Partitions[j], opts, out)
 				}
 			}
+			w := produced{p: p, t: t, rec: &t.Partitions[j], out: out}
 			if err != nil {
-				c.failed(b, r, out, t, &t.Partitions[j], p, err)
+				c.refused(b, r, w, err)
 			} else if req.Acks == -1 {
-				c.wait(p, end, t, out)
+				c.wait(w, end)
 			}
 		}
 	}
 	if len(c.pending) > 0 {
 		c.await(b, r)
+	}
+	if len(c.moved) > 0 {
+		c.handOn(b, r)
 	}
 	return c.finish()
 }
@@ -157,16 +162,27 @@ type produceCall struct {
 	resp    produceResponse
 	pending []pendingProduce
 	waiter  replication.ProduceWait
+	// moved are partitions that others lead since a moment ago.
+	moved []produced
+	// handedOn tells that the request comes from the leader of before.
+	handedOn bool
 	// entries are the transactional batches of the request, in its order.
 	entries []transactionEntry
 	news    newsWait
 }
 
+// produced is one partition of a request: what is to be written to it, and the answer.
+// p is nil if it is not on this broker.
+type produced struct {
+	p   *replication.Partition
+	t   *kmsg.ProduceRequestTopic
+	rec *kmsg.ProduceRequestTopicPartition
+	out *kmsg.ProduceResponseTopicPartition
+}
+
 // pendingProduce is one partition's answer that waits for the high watermark.
 type pendingProduce struct {
-	p    *replication.Partition
-	t    *kmsg.ProduceRequestTopic
-	out  *kmsg.ProduceResponseTopicPartition
+	produced
 	part int
 }
 
@@ -190,6 +206,7 @@ func (c *produceCall) reset() {
 	}
 	clear(c.pending)
 	c.pending = c.pending[:0]
+	c.moved = nil
 	c.entries = nil
 	c.waiter.Reset()
 	c.resp.failed = nil
@@ -231,7 +248,12 @@ func decodeProduce(r *Request, body []byte) (kmsg.Request, error) {
 		}
 		w.SkipTags()
 	}
-	w.SkipTags()
+	r.produce.handedOn = false
+	for n := w.TagCount(); n > 0 && !w.Failed(); n-- {
+		if tag, _ := w.Tag(); tag == handedOnTag {
+			r.produce.handedOn = true
+		}
+	}
 	if w.Failed() {
 		return nil, errMalformed
 	}
@@ -278,12 +300,22 @@ func (c *produceCall) refuseAll(err error) {
 	c.resp.failed = err
 }
 
+// refused deals with a partition that this broker did not append to.
+func (c *produceCall) refused(b *Broker, r *Request, w produced, err error) {
+	if c.toHandOn(b, r, w.p, err) {
+		c.moved = append(c.moved, w)
+		return
+	}
+	c.failed(b, r, w, err)
+}
+
 // failed fills in the answer of a partition that was not appended to.
-func (c *produceCall) failed(b *Broker, r *Request, out *kmsg.ProduceResponseTopicPartition, t *kmsg.ProduceRequestTopic, rec *kmsg.ProduceRequestTopicPartition, p *replication.Partition, err error) {
+func (c *produceCall) failed(b *Broker, r *Request, w produced, err error) {
+	out, p := w.out, w.p
 	out.ErrorCode = protocol.Code(err)
 	c.resp.failed = err
 	if out.ErrorCode == kerr.UnknownServerError.Code {
-		b.Log.Error().Err(err).Str("topic", t.Topic).Int32("partition", out.Partition).Msg("cannot append")
+		b.Log.Error().Err(err).Str("topic", w.t.Topic).Int32("partition", out.Partition).Msg("cannot append")
 	}
 	var invalid *storage.InvalidRecordError
 	if errors.As(err, &invalid) {
@@ -296,12 +328,14 @@ func (c *produceCall) failed(b *Broker, r *Request, out *kmsg.ProduceResponseTop
 		}
 	}
 	if errors.Is(err, protocol.ErrBatchMagic) {
-		out.ErrorMessage = kmsg.StringPtr(fmt.Sprintf("Invalid magic found in record: %d", protocol.Batch(rec.Records).Magic()))
+		out.ErrorMessage = kmsg.StringPtr(fmt.Sprintf("Invalid magic found in record: %d", protocol.Batch(w.rec.Records).Magic()))
 	}
-	if p != nil && tellsLogStart(c.req.Version, out.ErrorCode, rec.Records) {
+	if p != nil && tellsLogStart(c.req.Version, out.ErrorCode, w.rec.Records) {
 		out.LogStartOffset = p.Snapshot().LogStart
 	}
-	c.redirect(b, r, t, out, p)
+	if out.ErrorCode == kerr.NotLeaderForPartition.Code {
+		c.redirect(b, r, w)
+	}
 }
 
 // tellsLogStart says which errors Kafka answers with the log start offset: those
@@ -328,19 +362,22 @@ func isOneBatch(records []byte) bool {
 	return err == nil && len(rest) == 0
 }
 
+// leaderTold is the first version that names the current leader (KIP-951).
+const leaderTold = 10
+
 // redirect tells a client that took this broker for the leader where to go instead
-// (KIP-951). p is nil where this broker has no replica.
-func (c *produceCall) redirect(b *Broker, r *Request, t *kmsg.ProduceRequestTopic, out *kmsg.ProduceResponseTopicPartition, p *replication.Partition) {
-	if out.ErrorCode != kerr.NotLeaderForPartition.Code || c.req.Version < 10 {
+// (KIP-951).
+func (c *produceCall) redirect(b *Broker, r *Request, w produced) {
+	if c.req.Version < leaderTold {
 		return
 	}
 	img := b.Cluster.Image()
-	topic := img.Topic(t.Topic)
+	topic := img.Topic(w.t.Topic)
 	if c.req.Version >= 13 {
-		topic = img.TopicByID(t.TopicID)
+		topic = img.TopicByID(w.t.TopicID)
 	}
-	leader, epoch := laterLeader(topic, out.Partition, p)
-	out.CurrentLeader.LeaderID, out.CurrentLeader.LeaderEpoch = leader, epoch
+	leader, epoch := laterLeader(topic, w.out.Partition, w.p)
+	w.out.CurrentLeader.LeaderID, w.out.CurrentLeader.LeaderEpoch = leader, epoch
 	for _, known := range c.resp.Brokers {
 		if known.NodeID == leader {
 			return
@@ -398,8 +435,8 @@ func rackOf(b *metadata.Broker) *string {
 }
 
 // wait notes that an answer waits until the high watermark reaches end.
-func (c *produceCall) wait(p *replication.Partition, end int64, t *kmsg.ProduceRequestTopic, out *kmsg.ProduceResponseTopicPartition) {
-	c.pending = append(c.pending, pendingProduce{p: p, t: t, out: out, part: c.waiter.Add(p, end)})
+func (c *produceCall) wait(w produced, end int64) {
+	c.pending = append(c.pending, pendingProduce{produced: w, part: c.waiter.Add(w.p, end)})
 }
 
 // await waits for all partitions. What was not committed in time was appended
@@ -407,10 +444,16 @@ func (c *produceCall) wait(p *replication.Partition, end int64, t *kmsg.ProduceR
 func (c *produceCall) await(b *Broker, r *Request) {
 	c.waiter.Wait(r.Ctx, time.Duration(c.req.TimeoutMillis)*time.Millisecond)
 	for _, w := range c.pending {
-		if err := c.waiter.Err(w.part); err != nil {
+		switch err := c.waiter.Err(w.part); {
+		case err == nil:
+		case c.toHandOn(b, r, w.p, err) && unstamp(w.rec.Records):
+			c.moved = append(c.moved, w.produced)
+		default:
 			w.out.ErrorCode = protocol.Code(err)
 			c.resp.failed = err
-			c.redirect(b, r, w.t, w.out, w.p)
+			if errors.Is(err, kerr.NotLeaderForPartition) {
+				c.redirect(b, r, w.produced)
+			}
 		}
 	}
 }

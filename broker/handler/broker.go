@@ -40,6 +40,9 @@ type Broker struct {
 	Markers      *Markers
 	// Verifications are counted; may be nil.
 	Verifications *Verifications
+	// HandedOn counts the writes that another broker leads by now; New makes it if
+	// it is nil.
+	HandedOn *HandedOn
 	// Peers reaches other brokers; nil where there are none.
 	Peers Peers
 	// Quorum is the controllers that keep the metadata; nil where that is not
@@ -159,6 +162,9 @@ func New(b Broker) (*Broker, error) {
 	}
 	if b.Features == nil {
 		b.Features = DefaultFeatures()
+	}
+	if b.HandedOn == nil {
+		b.HandedOn = &HandedOn{}
 	}
 	b.producerIDs = &producerIDs{}
 	b.fetchMaxBytes = b.Config.Int32("fetch.max.bytes")

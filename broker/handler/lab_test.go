@@ -3,6 +3,7 @@ package handler_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,8 @@ type lab struct {
 	t          *testing.T
 	controller *controller.Controller
 	partitions *replication.Manager
+	// frozen is what the clock of the partitions says; nil where it runs.
+	frozen atomic.Pointer[time.Time]
 }
 
 func newLab(t *testing.T) *lab {
@@ -61,7 +64,7 @@ func labOf(t *testing.T, store metadata.Store, o controller.Options, around func
 	})
 	values := config.Defaults()
 	l := &lab{t: t}
-	l.partitions = replication.New(replication.Options{Logs: logs, NodeID: o.NodeID, Config: values, Now: time.Now, Log: zerolog.Nop()})
+	l.partitions = replication.New(replication.Options{Logs: logs, NodeID: o.NodeID, Config: values, Now: l.now, Log: zerolog.Nop()})
 	o.Store, o.Log = store, zerolog.Nop()
 	if l.controller, err = controller.New(o); err != nil {
 		t.Fatal(err)
@@ -82,6 +85,20 @@ func labOf(t *testing.T, store metadata.Store, o controller.Options, around func
 		t.Fatal(err)
 	}
 	return l
+}
+
+// now is the clock of the partitions.
+func (l *lab) now() time.Time {
+	if at := l.frozen.Load(); at != nil {
+		return *at
+	}
+	return time.Now()
+}
+
+// freeze stops the clock of the partitions at some time from now on.
+func (l *lab) freeze(ahead time.Duration) {
+	at := time.Now().Add(ahead)
+	l.frozen.Store(&at)
 }
 
 // create makes a topic and waits for nothing: it is usable at once.

@@ -33,7 +33,9 @@ def main():
     consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked)
     while not stop:
         ranges = {}
-        for m in consumer.consume(500, 0.2):
+        # What is there is taken as soon as there is any: consume waits for all it was asked for.
+        first = consumer.poll(0.2)
+        for m in [first, *consumer.consume(500, 0)] if first else []:
             if m.error():
                 continue
             low, _ = ranges.get(m.partition(), (m.offset(), 0))

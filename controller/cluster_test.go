@@ -885,9 +885,27 @@ func TestAlterPartition(t *testing.T) {
 
 // TestRebalance: a broker that comes back leads again what it is preferred for.
 func TestRebalance(t *testing.T) {
-	store := memstore.New()
-	a := start(t, Options{Store: store, NodeID: 1, RebalanceInterval: 20 * time.Millisecond})
-	b := start(t, Options{Store: store, NodeID: 2})
+	a := comesBack(t, Options{RebalanceInterval: 20 * time.Millisecond})
+	eventually(t, a, "the preferred leader", func(img *metadata.Image) bool { return img.Topic("t").Partitions[0].Leader == 2 })
+}
+
+// TestGiveBack: only brokers that may get their partitions back do.
+func TestGiveBack(t *testing.T) {
+	img := comesBack(t, Options{}).Image()
+	for id, want := range map[int32]int{1: 0, 2: 1} {
+		if plans := metadata.GiveBack(img, func(to int32) bool { return to == id }); len(plans) != want {
+			t.Errorf("%d plans for broker %d", len(plans), id)
+		}
+	}
+}
+
+// comesBack returns the controller, on node 1, of a cluster with a topic that node 2 is
+// to lead and node 1 does, because 2 was down; by now it is up and in sync again.
+func comesBack(t *testing.T, o Options) *Controller {
+	t.Helper()
+	o.Store, o.NodeID = memstore.New(), 1
+	a := start(t, o)
+	b := start(t, Options{Store: o.Store, NodeID: 2})
 	r := a.CreateTopics(testContext(t), []metadata.NewTopic{{Name: "t", Partitions: -1, ReplicationFactor: -1, Assignment: []metadata.PartitionAssignment{{Replicas: []int32{2, 1}}}}}, false)
 	if r[0].Err != nil {
 		t.Fatal(r)
@@ -895,11 +913,8 @@ func TestRebalance(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	leader := func(id int32) func(*metadata.Image) bool {
-		return func(img *metadata.Image) bool { return img.Topic("t").Partitions[0].Leader == id }
-	}
-	eventually(t, a, "failover", leader(1))
-	start(t, Options{Store: store, NodeID: 2, PreviousBrokerEpoch: b.BrokerEpoch()})
+	eventually(t, a, "failover", func(img *metadata.Image) bool { return img.Topic("t").Partitions[0].Leader == 1 })
+	start(t, Options{Store: o.Store, NodeID: 2, PreviousBrokerEpoch: b.BrokerEpoch()})
 	p := a.Image().Topic("t").Partitions[0]
 	back := a.AlterPartition(testContext(t), []metadata.ISRChange{{
 		Topic: a.Image().Topic("t").ID, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
@@ -908,7 +923,7 @@ func TestRebalance(t *testing.T) {
 	if back[0].Err != nil {
 		t.Fatal(back)
 	}
-	eventually(t, a, "the preferred leader", leader(2))
+	return a
 }
 
 // TestSmallerMinISR: what it makes of eligible leaders is in the store with it.

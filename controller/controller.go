@@ -139,8 +139,11 @@ type Controller struct {
 	// last write.
 	session session
 	swept   sweepState
-	// rebalance says that it is time to look for preferred leaders.
+	// rebalance says that it is time to look for preferred leaders, rebalanceIn when
+	// that has been done, in how long it will be again; see giveBack.
 	rebalance             bool
+	rebalanceIn           time.Duration
+	arrivals              arrivals
 	lastWrite, lastDecree int64
 	// txnTimeout is what the next transaction gets; see minTxnTimeout.
 	txnTimeout time.Duration
@@ -170,7 +173,8 @@ func New(opts Options) (*Controller, error) {
 	}
 	opts.setDefaults()
 	c := &Controller{
-		opts: opts,
+		arrivals: arrivals{},
+		opts:     opts,
 		env: metadata.Env{
 			DefaultPartitions:        opts.DefaultPartitions,
 			DefaultReplicationFactor: opts.DefaultReplicationFactor,

@@ -115,14 +115,16 @@ func (c *Controller) failQueue() {
 // decisionLoop keeps this node present and, while it is the controller, makes
 // the metadata what requests and the state of the brokers ask for. Every turn
 // looks at the newest image and does what it finds to do; nothing is
-// remembered that the image does not say, so that a turn that failed, or that
-// another controller left unfinished, is simply done again.
+// remembered that the image does not say, but for how long brokers have been up, so
+// that a turn that failed, or that another controller left unfinished, is simply done
+// again.
 func (c *Controller) decisionLoop() {
 	var rebalance <-chan time.Time
+	var timer *time.Timer
 	if c.opts.RebalanceInterval > 0 {
-		ticker := time.NewTicker(c.opts.RebalanceInterval)
-		defer ticker.Stop()
-		rebalance = ticker.C
+		timer = time.NewTimer(c.opts.RebalanceInterval)
+		defer timer.Stop()
+		rebalance = timer.C
 	}
 	for {
 		var lost <-chan struct{}
@@ -138,6 +140,10 @@ func (c *Controller) decisionLoop() {
 			return
 		}
 		err := c.turn()
+		if c.rebalanceIn > 0 {
+			timer.Reset(c.rebalanceIn)
+			c.rebalanceIn = 0
+		}
 		switch {
 		case c.ctx.Err() != nil:
 			return
@@ -181,21 +187,23 @@ func (c *Controller) turn() error {
 	}
 	if !active {
 		c.refuseQueue(img)
-		c.rebalance = false
+		if c.rebalance {
+			c.rebalance, c.rebalanceIn = false, c.opts.RebalanceInterval
+		}
 		return nil
 	}
 	if img, err = c.tendBrokers(img); err != nil {
 		return err
 	}
 	if c.rebalance {
-		_, plans := metadata.ElectLeaders(img, &c.env, metadata.PreferredElection, nil)
+		plans, again := c.giveBack(img, time.Now())
 		if len(plans) > 0 {
 			c.log.Info().Int("partitions", len(plans)).Msg("giving partitions back to their preferred leaders")
 		}
 		if img, err = c.carryOut(img, plans); err != nil {
 			return err
 		}
-		c.rebalance = false
+		c.rebalance, c.rebalanceIn = false, again
 	}
 	if orphans := metadata.Orphans(img); len(orphans) > 0 {
 		if img, err = c.commitAll(img, orphans); err != nil {

@@ -111,6 +111,23 @@ func ElectLeaders(img *Image, env *Env, kind ElectionType, topics []TopicPartiti
 	return results, edits.plans()
 }
 
+// GiveBack plans for brokers to lead the partitions whose preferred leader they are,
+// where they are in sync and up; to says which brokers.
+func GiveBack(img *Image, to func(id int32) bool) []Plan {
+	edits := newPartitionEdits(img)
+	for _, t := range img.topics.all() {
+		for n, p := range t.Partitions {
+			if p.Leader == p.Replicas[0] || !to(p.Replicas[0]) {
+				continue
+			}
+			if next := p.electPreferred(img.activeAt(t.ID, int32(n))); next != p {
+				edits.set(t, int32(n), next)
+			}
+		}
+	}
+	return edits.plans()
+}
+
 func (e *partitionEdits) elect(env *Env, kind ElectionType, topic string, n int32) PartitionResult {
 	r := PartitionResult{Topic: topic, Partition: n}
 	t := e.img.Topic(topic)

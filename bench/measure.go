@@ -11,13 +11,18 @@ import (
 // sample is one repetition of one subject.
 type sample struct {
 	cpu, wall time.Duration
-	amount    int64 // that the result is related to: bytes or requests
-	calls     int64 // system calls, in a repetition of their own; -1 unknown
-	stolen    float64
+	// client is the CPU time of this process, which is the client of it.
+	client time.Duration
+	amount int64 // that the result is related to: bytes or requests
+	calls  int64 // system calls, in a repetition of their own; -1 unknown
+	stolen float64
 }
 
 // cpuPerGB in seconds per 10^9 bytes.
 func (s sample) cpuPerGB() float64 { return s.cpu.Seconds() / (float64(s.amount) / 1e9) }
+
+// bothPerGB is cpuPerGB of subject and client together.
+func (s sample) bothPerGB() float64 { return (s.cpu + s.client).Seconds() / (float64(s.amount) / 1e9) }
 
 func (s sample) megabytesPerSecond() float64 { return float64(s.amount) / 1e6 / s.wall.Seconds() }
 
@@ -49,17 +54,25 @@ func (s *subject) timed(amount int64, f func() error) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
+	client0, err := processCPU(os.Getpid())
+	if err != nil {
+		return sample{}, err
+	}
 	start := time.Now()
 	if err := f(); err != nil {
 		return sample{}, fmt.Errorf("%s: %w", s.name, err)
 	}
 	out := sample{wall: time.Since(start), amount: amount, calls: -1}
+	client1, err := processCPU(os.Getpid())
+	if err != nil {
+		return sample{}, err
+	}
 	cpu1, err := s.cpu()
 	if err != nil {
 		return sample{}, err
 	}
 	steal1, total1 := stolen()
-	out.cpu = cpu1 - cpu0
+	out.cpu, out.client = cpu1-cpu0, client1-client0
 	out.stolen = float64(steal1-steal0) / float64(max(total1-total0, 1))
 	return out, nil
 }
@@ -91,18 +104,14 @@ type series struct {
 	callsPerMB float64
 }
 
-func (s *series) cpuPerGB() spread {
-	var v []float64
-	for _, x := range s.samples {
-		v = append(v, x.cpuPerGB())
-	}
-	return spreadOf(v)
-}
+func (s *series) cpuPerGB() spread  { return s.spread(sample.cpuPerGB) }
+func (s *series) bothPerGB() spread { return s.spread(sample.bothPerGB) }
+func (s *series) rate() spread      { return s.spread(sample.megabytesPerSecond) }
 
-func (s *series) rate() spread {
+func (s *series) spread(of func(sample) float64) spread {
 	var v []float64
 	for _, x := range s.samples {
-		v = append(v, x.megabytesPerSecond())
+		v = append(v, of(x))
 	}
 	return spreadOf(v)
 }

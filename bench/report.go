@@ -30,15 +30,16 @@ func (r *report) String() string {
 
 // table is a scenario whose result is CPU per byte.
 func (r *report) table(title, per string, all []*series) {
-	fmt.Fprintf(&r.body, "\n## %s\n\n| | CPU-s per %s | of the floor | of Kafka | MB/s | system calls per MB | stolen at most |\n|---|---|---|---|---|---|---|\n", title, per)
+	fmt.Fprintf(&r.body, "\n## %s\n\n| | CPU-s per %s | of the floor | of Kafka | with the client's CPU | of the floor | MB/s | system calls per MB | stolen at most |\n|---|---|---|---|---|---|---|---|---|\n", title, per)
 	floor, kafka := find(all, "floor"), find(all, "kafka")
 	for _, s := range all {
 		calls := "-"
 		if s.callsPerMB >= 0 {
 			calls = fmt.Sprintf("%.1f", s.callsPerMB)
 		}
-		fmt.Fprintf(&r.body, "| %s | %s | %s | %s | %s | %s | %.1f%% |\n", s.line, s.cpuPerGB().format("%.3f"),
-			ratio(s, floor), ratio(s, kafka), s.rate().format("%.0f"), calls, 100*s.mostStolen())
+		fmt.Fprintf(&r.body, "| %s | %s | %s | %s | %s | %s | %s | %s | %.1f%% |\n", s.line, s.cpuPerGB().format("%.3f"),
+			ratio(s, floor, (*series).cpuPerGB), ratio(s, kafka, (*series).cpuPerGB),
+			s.bothPerGB().format("%.3f"), ratio(s, floor, (*series).bothPerGB), s.rate().format("%.0f"), calls, 100*s.mostStolen())
 	}
 }
 
@@ -51,11 +52,11 @@ func find(all []*series, line string) *series {
 	return nil
 }
 
-func ratio(s, to *series) string {
+func ratio(s, to *series, of func(*series) spread) string {
 	if to == nil || s == to {
 		return "-"
 	}
-	return fmt.Sprintf("%.2f", s.cpuPerGB().median/to.cpuPerGB().median)
+	return fmt.Sprintf("%.2f", of(s).median/of(to).median)
 }
 
 func (r *report) ratioAim(what string, all []*series, of, to string, most float64) {

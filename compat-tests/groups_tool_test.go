@@ -15,7 +15,7 @@ import (
 const groupCommand = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 
 // liveGroup is a group with one member, which has consumed all of a topic.
-func liveGroup(t *testing.T, b *harness.Broker, topic, group string, opts ...kgo.Opt) {
+func liveGroup(t *testing.T, b *harness.Broker, topic, group string, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(b.Addr), kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.ClientID("live"))...)
@@ -23,7 +23,14 @@ func liveGroup(t *testing.T, b *harness.Broker, topic, group string, opts ...kgo
 		t.Fatal(err)
 	}
 	t.Cleanup(cl.Close)
-	for n := 0; n < 20; {
+	consumeAndCommit(t, cl, 20)
+	return cl // it may go on with its heartbeats while nobody polls
+}
+
+// consumeAndCommit lets a member consume so many records and commit once.
+func consumeAndCommit(t *testing.T, cl *kgo.Client, records int) {
+	t.Helper()
+	for n := 0; n < records; {
 		fs := cl.PollFetches(t.Context())
 		if err := fs.Err(); err != nil {
 			t.Fatal(err)
@@ -33,7 +40,6 @@ func liveGroup(t *testing.T, b *harness.Broker, topic, group string, opts ...kgo
 	if err := cl.CommitUncommittedOffsets(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// It may go on with its heartbeats while nobody polls.
 }
 
 // TestConsumerGroupCommand: everything that Kafka's tool for consumer groups

@@ -357,7 +357,7 @@ func (b *bench) describe(load0, stolen float64) string {
 		lines = append(lines, "- In scenario 7 the other brokers are stopped, and broker and client are real-time threads (SCHED_RR), so that other people's work does not delay them.")
 	}
 	return strings.Join(append(lines,
-		fmt.Sprintf("- Both brokers: `%s`, replication factor 1, no fsync, data on the same file system.", strings.Join(common, " ")),
+		fmt.Sprintf("- Both brokers: `%s`, replication factor 1 (3 in 15 and 16, acks=all), no fsync, data on the same file system.", strings.Join(common, " ")),
 		fmt.Sprintf("- Broker on CPU %d, client on CPU %d. %d repetitions, taking turns; median (least–most). CPU is the broker process's own clock. System calls are counted in one more repetition, because counting costs.", brokerCPU, clientCPU, b.reps),
 		fmt.Sprintf("- Produce and fetch: %d MiB of records a repetition. Client: requests encoded before, five in flight, idempotent, acks=all; fetched records are dropped in the kernel (MSG_TRUNC).", b.size/megabyte),
 		"- Before all else free memory was filled with page cache: a virtual machine charges the first use of memory to whoever happens to touch it, at a multiple of what is measured here. Repetitions that still had to pay show as the greatest in their line.",

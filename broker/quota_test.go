@@ -166,6 +166,27 @@ func TestProducerIsHeldUp(t *testing.T) {
 	}
 }
 
+// What another broker hands on was counted there, and its connection is not held up.
+func TestHandedOnIsNotCounted(t *testing.T) {
+	b := startBroker(t, nil)
+	id := b.createTopic("t", 1, nil)
+	c := b.dial()
+	b.setQuota(metadata.QuotaProducerBytes, 100, "client-id", "")
+	produce := func(handedOn bool) int32 {
+		req := addRecords(produceRequest(13, 1), "t", id, 0, records(protocol.BatchParams{}, 1, 10_000))
+		if handedOn {
+			req.UnknownTags.Set(29_551, nil)
+		}
+		return c.ask(req).(*kmsg.ProduceResponse).ThrottleMillis
+	}
+	if ms := produce(true); ms != 0 {
+		t.Errorf("a broker was held up for %d ms", ms)
+	}
+	if ms := produce(false); ms == 0 {
+		t.Error("a client was not held up")
+	}
+}
+
 // Shutting down does not wait for clients that are held up.
 func TestShutdownEndsThrottling(t *testing.T) {
 	b := startBroker(t, nil)

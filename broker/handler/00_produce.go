@@ -274,6 +274,7 @@ func (c *produceCall) answer() *produceResponse {
 	resp := &c.resp
 	resp.Version = c.req.Version
 	resp.ThrottleMillis, resp.Brokers, resp.failed = 0, nil, nil
+	resp.handedOn = c.handedOn
 	resp.Topics = resize(resp.Topics, len(c.req.Topics))
 	for i := range resp.Topics {
 		t := &resp.Topics[i]
@@ -476,7 +477,13 @@ type produceResponse struct {
 	kmsg.ProduceResponse
 	// failed is the error of one of the partitions.
 	failed error
+	// handedOn tells that it goes to the leader of before.
+	handedOn bool
 }
+
+// Unmetered reports that no client's quota counts the request: the leader of before
+// did, and is not to be held up when it has something else to ask.
+func (r *produceResponse) Unmetered() bool { return r.handedOn }
 
 // AppendTo encodes the response; the tests compare it with kmsg's.
 func (r *produceResponse) AppendTo(dst []byte) []byte {

@@ -51,6 +51,8 @@ type Partition struct {
 	newRole chan struct{}
 	// resigned is when this broker ceased to lead, zero if it never did.
 	resigned time.Time
+	// sentAway tells that somebody was sent to who leads since then; see SendAway.
+	sentAway atomic.Bool
 
 	// pending is the change of the in-sync set in flight, under role.
 	pending *pendingChange

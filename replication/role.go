@@ -73,6 +73,10 @@ func (p *Partition) assign(a assignment) (changed bool, err error) {
 	} else {
 		if wasLeader {
 			p.resigned = p.env.now()
+			p.sentAway.Store(false)
+		}
+		if s.leader < 0 {
+			p.SendAway() // as who comes now is
 		}
 		p.followers = nil
 		p.acks.failAll(kerr.NotLeaderForPartition)
@@ -109,16 +113,21 @@ func (p *Partition) movesTo(leader, epoch int32) {
 const staleFor = time.Second
 
 // Successor is the broker that leads since this one resigned, if that is less than
-// within ago.
+// within ago and nobody was sent away since.
 func (p *Partition) Successor(within time.Duration) (leader int32, ok bool) {
 	p.role.RLock()
 	defer p.role.RUnlock()
 	s := &p.state
-	if s.gone != nil || s.leader < 0 || p.isLeader() || p.resigned.IsZero() || p.env.now().Sub(p.resigned) >= within {
+	if s.gone != nil || s.leader < 0 || p.isLeader() || p.resigned.IsZero() || p.sentAway.Load() || p.env.now().Sub(p.resigned) >= within {
 		return -1, false
 	}
 	return s.leader, true
 }
+
+// SendAway ends what Successor says until this broker resigns again. It is for who
+// sends a producer away: what that one sent after this must not come to the new leader
+// before what it has to send again.
+func (p *Partition) SendAway() { p.sentAway.Store(true) }
 
 // AwaitLeadership waits until this broker leads, at most until ctx ends, and reports
 // whether it does. It is for what only a leader takes: a client that was told of

@@ -447,14 +447,16 @@ func (c *produceCall) await(b *Broker, r *Request) {
 	for _, w := range c.pending {
 		switch err := c.waiter.Err(w.part); {
 		case err == nil:
-		case c.toHandOn(b, r, w.p, err) && unstamp(w.rec.Records):
-			c.moved = append(c.moved, w.produced)
-		default:
+		case !c.toHandOn(b, r, w.p, err):
 			w.out.ErrorCode = protocol.Code(err)
 			c.resp.failed = err
 			if errors.Is(err, kerr.NotLeaderForPartition) {
 				c.redirect(b, r, w.produced)
 			}
+		case !unstamp(w.rec.Records):
+			c.sendAway(b, r, w.produced)
+		default:
+			c.moved = append(c.moved, w.produced)
 		}
 	}
 }

@@ -34,7 +34,7 @@ const (
 	// time for which a stopping broker serves on, in whose second half clients that
 	// do not learn from this are sent away.
 	handOnFor = 100 * time.Millisecond
-	// handOnPatience bounds the wait for the new leader. After that the client is
+	// handOnPatience bounds the wait of one request for the new leaders. After that the client is
 	// sent away, as it would have been before.
 	handOnPatience = time.Second
 	// mostHandedOn bounds the bytes that are being handed on at a time, of which
@@ -79,26 +79,37 @@ func (c *produceCall) handOn(b *Broker, r *Request) {
 	for _, w := range c.moved {
 		leader, ok := w.p.Successor(handOnPatience)
 		if !ok {
-			c.failed(b, r, w, kerr.NotLeaderForPartition)
+			c.sendAway(b, r, w)
 			continue
 		}
 		byLeader[leader] = append(byLeader[leader], w)
 	}
+	ctx, cancel := context.WithTimeout(r.Ctx, handOnPatience)
+	defer cancel()
 	for leader, ws := range byLeader {
 		b.HandedOn.Partitions.Add(int64(len(ws)))
-		answers, err := c.askLeader(b, r, leader, ws)
+		answers, err := c.askLeader(ctx, b, leader, ws)
 		if err != nil {
 			b.HandedOn.Failed.Add(int64(len(ws)))
 			b.Log.Debug().Err(err).Int32("broker", leader).Msg("the new leader did not answer for what was handed on to it")
 		}
 		for i, w := range ws {
 			if err != nil {
-				c.failed(b, r, w, kerr.NotLeaderForPartition)
+				c.sendAway(b, r, w)
 				continue
 			}
 			c.answered(b, r, w, answers[i])
 		}
 	}
+}
+
+// sendAway answers who was to be served by the new leader and is not. The others go
+// the same way from then on: of an idempotent producer that the new leader does not
+// know it takes any sequence, so that a batch which was handed on after one that was
+// sent away would stand, and the one before it never be taken.
+func (c *produceCall) sendAway(b *Broker, r *Request, w produced) {
+	w.p.SendAway()
+	c.failed(b, r, w, kerr.NotLeaderForPartition)
 }
 
 var (
@@ -107,7 +118,7 @@ var (
 )
 
 // askLeader has one broker write some partitions and returns its answer for each.
-func (c *produceCall) askLeader(b *Broker, r *Request, leader int32, ws []produced) ([]*kmsg.ProduceResponseTopicPartition, error) {
+func (c *produceCall) askLeader(ctx context.Context, b *Broker, leader int32, ws []produced) ([]*kmsg.ProduceResponseTopicPartition, error) {
 	req := kmsg.NewPtrProduceRequest()
 	req.Version, req.TransactionID, req.Acks = c.req.Version, c.req.TransactionID, c.req.Acks
 	req.TimeoutMillis = min(c.req.TimeoutMillis, int32(handOnPatience.Milliseconds()))
@@ -127,8 +138,6 @@ func (c *produceCall) askLeader(b *Broker, r *Request, leader int32, ws []produc
 	if b.HandedOn.bytes.Add(size) > mostHandedOn {
 		return nil, errTooMuchHandedOn
 	}
-	ctx, cancel := context.WithTimeout(r.Ctx, handOnPatience)
-	defer cancel()
 	answer, err := b.Peers.Request(ctx, leader, req)
 	if err != nil {
 		return nil, err
@@ -157,8 +166,8 @@ func (c *produceCall) askLeader(b *Broker, r *Request, leader int32, ws []produc
 // could not commit in time is the client's to wait for, there.
 func (c *produceCall) answered(b *Broker, r *Request, w produced, said *kmsg.ProduceResponseTopicPartition) {
 	err := kerr.ErrorForCode(said.ErrorCode)
-	if errors.Is(err, kerr.RequestTimedOut) {
-		c.failed(b, r, w, kerr.NotLeaderForPartition)
+	if errors.Is(err, kerr.RequestTimedOut) || errors.Is(err, kerr.NotLeaderForPartition) {
+		c.sendAway(b, r, w)
 		return
 	}
 	if err != nil {

@@ -163,6 +163,84 @@ func TestSentAway(t *testing.T) {
 	}
 }
 
+// Once a producer was sent away, nothing that it sent after that is handed on: the new
+// leader, which may not know the producer, would take it, and then not what the producer
+// sends again.
+func TestNothingOvertakesWhatWasSentAway(t *testing.T) {
+	refuses := func(p *pair, answer func(req *kmsg.ProduceRequest) (kmsg.Response, error)) {
+		p.first.Peers = peersFunc(func(_ context.Context, _ int32, req kmsg.Request) (kmsg.Response, error) {
+			return answer(req.(*kmsg.ProduceRequest))
+		})
+	}
+	with := func(code int16) func(req *kmsg.ProduceRequest) (kmsg.Response, error) {
+		return func(req *kmsg.ProduceRequest) (kmsg.Response, error) {
+			resp := req.ResponseKind().(*kmsg.ProduceResponse)
+			resp.Topics = []kmsg.ProduceResponseTopic{{Partitions: []kmsg.ProduceResponseTopicPartition{{ErrorCode: code}}}}
+			return resp, nil
+		}
+	}
+	for name, c := range map[string]struct {
+		timestamps string
+		appended   bool // before the leadership moved
+		when       func(p *pair)
+	}{
+		"appended with the broker's time": {timestamps: "LogAppendTime", appended: true},
+		"new leader cannot be reached": {when: func(p *pair) {
+			refuses(p, func(*kmsg.ProduceRequest) (kmsg.Response, error) { return nil, errors.New("refused") })
+		}},
+		"new leader does not lead yet": {when: func(p *pair) { refuses(p, with(kerr.NotLeaderForPartition.Code)) }},
+		"new leader cannot commit":     {when: func(p *pair) { refuses(p, with(kerr.RequestTimedOut.Code)) }},
+		"appended, and new leader cannot be reached": {appended: true, when: func(p *pair) {
+			refuses(p, func(*kmsg.ProduceRequest) (kmsg.Response, error) { return nil, errors.New("refused") })
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t)
+			if c.timestamps == "" {
+				c.timestamps = "CreateTime"
+			}
+			p.createBoth("t", 1, map[string]*string{"message.timestamp.type": &c.timestamps})
+			if c.when != nil {
+				c.when(p)
+			}
+			answered := make(chan *kmsg.ProduceResponse, 1)
+			write := func(sequence int32) {
+				req := p.writeTo("t", -1, 0)
+				req.Version = 13
+				req.Topics[0].Partitions[0].Records = protocol.AppendBatch(nil, protocol.BatchParams{
+					BaseTimestamp: time.Now().UnixMilli(), Producer: &protocol.Producer{ID: 7, BaseSequence: sequence},
+				}, []protocol.Record{{Value: []byte("v")}})
+				resp, err := p.first.answer(context.WithoutCancel(t.Context()), req)
+				if err != nil {
+					t.Error(err)
+				}
+				answered <- resp.(*kmsg.ProduceResponse)
+			}
+			if c.appended {
+				go write(0)
+				awaitEnd(t, p.first.partition("t", 0), 1)
+				p.move("t", 0)
+			} else {
+				p.move("t", 0)
+				write(0)
+			}
+			first := <-answered
+			p.first.Peers = peersFunc(p.uncommitted)
+			write(1)
+			for _, resp := range []*kmsg.ProduceResponse{first, <-answered} {
+				rp := &resp.Topics[0].Partitions[0]
+				if rp.ErrorCode != kerr.NotLeaderForPartition.Code {
+					t.Errorf("%+v", rp)
+				}
+				sentTo(t, resp, rp)
+			}
+			if end := p.late.partition("t", 0).Snapshot().LogEnd; end != 0 {
+				t.Errorf("the new leader's log ends at %d", end)
+			}
+		})
+	}
+}
+
 type peersFunc func(ctx context.Context, node int32, req kmsg.Request) (kmsg.Response, error)
 
 func (f peersFunc) Request(ctx context.Context, node int32, req kmsg.Request) (kmsg.Response, error) {

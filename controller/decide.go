@@ -181,6 +181,7 @@ func (c *Controller) turn() error {
 		}
 		img = next
 	}
+	c.arrivals.note(img.Brokers(), time.Now())
 	img, active, err := c.ensureElected(img)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"slices"
 	"time"
 
 	"github.com/gregor-broker/gregor/metadata"
@@ -13,8 +14,8 @@ import (
 // after the other. After its ConnIdleTimeout, 20 s, it connects anew.
 const settleFor = 30 * time.Second
 
-// arrivals tell which registration of a broker was seen first when, by those who look
-// for preferred leaders.
+// arrivals tell which registration of a broker was seen first when. All nodes take note,
+// so that who becomes the controller knows.
 type arrivals map[int32]arrival
 
 type arrival struct {
@@ -22,37 +23,39 @@ type arrival struct {
 	seen  time.Time
 }
 
-// settled takes note of the brokers that are up, and returns those of them that have
-// been for at least after, and in how long the next one will have been; 0 if none is
-// to come.
-func (a arrivals) settled(brokers []*metadata.Broker, now time.Time, after time.Duration) (is func(id int32) bool, next time.Duration) {
-	up := map[int32]bool{}
-	for _, b := range brokers {
-		if !b.Active() {
-			continue
-		}
-		if a[b.ID].epoch != b.Epoch {
-			a[b.ID] = arrival{b.Epoch, now}
-		}
-		left := after - now.Sub(a[b.ID].seen)
-		up[b.ID] = left <= 0
-		if left > 0 && (next == 0 || left < next) {
-			next = left
-		}
-	}
+// note takes note of the brokers that are up.
+func (a arrivals) note(brokers []*metadata.Broker, now time.Time) {
 	for id := range a {
-		if _, is := up[id]; !is {
+		if !slices.ContainsFunc(brokers, func(b *metadata.Broker) bool { return b.ID == id && b.Active() }) {
 			delete(a, id)
 		}
 	}
-	return func(id int32) bool { return up[id] }, next
+	for _, b := range brokers {
+		if b.Active() && a[b.ID].epoch != b.Epoch {
+			a[b.ID] = arrival{b.Epoch, now}
+		}
+	}
+}
+
+// settled tells which brokers have been up for at least after, and in how long the next
+// one will have been; 0 if none is to come.
+func (a arrivals) settled(now time.Time, after time.Duration) (is func(id int32) bool, next time.Duration) {
+	for _, at := range a {
+		if left := after - now.Sub(at.seen); left > 0 && (next == 0 || left < next) {
+			next = left
+		}
+	}
+	return func(id int32) bool {
+		at, up := a[id]
+		return up && now.Sub(at.seen) >= after
+	}, next
 }
 
 // giveBack plans for the brokers that have settled to lead what they are preferred for,
 // and says when it is to be asked again.
 func (c *Controller) giveBack(img *metadata.Image, now time.Time) (plans []metadata.Plan, again time.Duration) {
 	interval := c.opts.RebalanceInterval
-	settled, next := c.arrivals.settled(img.Brokers(), now, min(settleFor, interval))
+	settled, next := c.arrivals.settled(now, min(settleFor, interval))
 	if next == 0 {
 		next = interval
 	}

@@ -31,9 +31,23 @@ func TestSettled(t *testing.T) {
 		{43 * time.Second, []*metadata.Broker{one, again}, true, false, after},
 		{73 * time.Second, []*metadata.Broker{one, again}, true, true, 0},
 	} {
-		settled, next := a.settled(step.brokers, began.Add(step.at), after)
+		a.note(step.brokers, began.Add(step.at))
+		settled, next := a.settled(began.Add(step.at), after)
 		if settled(1) != step.one || settled(2) != step.two || settled(3) || next != step.next {
 			t.Errorf("after %v: broker 1 %t, broker 2 %t, the next in %v; want %+v", step.at, settled(1), settled(2), next, step)
 		}
+	}
+}
+
+// That a broker is up is noted when it comes, and not only when it is time to look for
+// preferred leaders: who looks first would not give anything back before settleFor is over.
+func TestArrivalsAreNoted(t *testing.T) {
+	a := comesBack(t, Options{RebalanceInterval: time.Hour})
+	epoch := a.Image().Broker(2).Epoch
+	if err := a.Close(); err != nil { // ends the goroutine that notes
+		t.Fatal(err)
+	}
+	if got := a.arrivals[2].epoch; got != epoch {
+		t.Errorf("noted epoch %d, the broker has %d", got, epoch)
 	}
 }

@@ -323,9 +323,6 @@ func (s *Shard) saveSubscription(st *step, g *consumerGroup, was, m *consumerMem
 	if !isMember || !sameMember(was, m) {
 		s.emit(st, consumerMemberRecord(g.id, m))
 	}
-	if !isMember {
-		s.emit(st, currentMemberRecord(g.id, g.members[m.id]))
-	}
 	if m.regex != "" && g.regexes[m.regex] == nil {
 		s.resolveRegex(st, g, m.regex, img)
 		bump = true
@@ -483,7 +480,7 @@ func (s *Shard) consumerLeave(st *step, req *kmsg.ConsumerGroupHeartbeatRequest)
 	if req.MemberEpoch == epochLeaveStatic {
 		// It keeps its place and its partitions for a session.
 		away := *m
-		away.epoch, away.previousEpoch, away.revoking = epochLeaveStatic, m.epoch, nil
+		away.epoch, away.revoking = epochLeaveStatic, nil
 		away.since = heldSince(0, away.assigned)
 		s.saveMember(st, g, &away)
 		s.cancelConsumer(st, g, m)

@@ -31,6 +31,9 @@ func (g *consumerGroup) reconcile(m *consumerMember, owned assignor.Assignment, 
 	}
 }
 
+// next is the member's next step. As in Kafka, the epoch that it was at becomes
+// the previous one even where it stays at it: from then on it cannot speak with an
+// older one.
 func (g *consumerGroup) next(m *consumerMember, owned assignor.Assignment, saidOwned bool) *consumerMember {
 	target := g.target[m.id]
 	keep, revoke, add := make(assignor.Assignment), make(assignor.Assignment), make(assignor.Assignment)
@@ -62,7 +65,7 @@ func (g *consumerGroup) next(m *consumerMember, owned assignor.Assignment, saidO
 	if len(revoke) > 0 && (!saidOwned || overlaps(owned, revoke)) {
 		// It stays at its epoch until it gave back what it has to.
 		out.state, out.assigned, out.revoking = memberUnrevoked, keep, revoke
-		out.setEpoch(m, m.epoch)
+		out.previousEpoch = m.epoch
 		return &out
 	}
 	out.revoking, out.since = nil, make(map[topicIDPartition]int32)
@@ -80,17 +83,8 @@ func (g *consumerGroup) next(m *consumerMember, owned assignor.Assignment, saidO
 	if waiting {
 		out.state = memberUnreleased
 	}
-	out.setEpoch(m, g.targetEpoch)
+	out.epoch, out.previousEpoch = g.targetEpoch, m.epoch
 	return &out
-}
-
-// setEpoch moves on to an epoch; the previous one is only what it really was.
-func (m *consumerMember) setEpoch(was *consumerMember, epoch int32) {
-	m.epoch = epoch
-	m.previousEpoch = was.epoch
-	if was.epoch == epoch {
-		m.previousEpoch = was.previousEpoch
-	}
 }
 
 func has(a assignor.Assignment, t assignor.TopicID, p int32) bool { return slices.Contains(a[t], p) }

@@ -270,30 +270,28 @@ func (w *watcher) await(t *testing.T, stage string, want []string, look func(ctx
 	})
 }
 
-// until asks until there is nothing wrong any more.
+// until asks until there is nothing wrong any more, for as long as what is wrong
+// changes.
 func (w *watcher) until(t *testing.T, wrong func(ctx context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
-	var last error
-	for {
+	for waiting := newPatience(); ; {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		err := wrong(ctx)
+		cancel()
 		if err == nil {
 			return
 		}
-		if ctx.Err() == nil {
-			last = err
-		}
-		select {
-		case <-again.C:
-			continue
-		case <-w.exited:
-		case <-ctx.Done():
+		if !waiting.over(err.Error()) {
+			select {
+			case <-again.C:
+				continue
+			case <-w.exited:
+			}
 		}
 		printed, _ := os.ReadFile(w.log)
-		t.Fatalf("%s: %v\nit printed\n%s", w.name, last, printed[max(0, len(printed)-4000):])
+		t.Fatalf("%s: after %.0f s: %v\nit printed\n%s", w.name, waiting.took(), err, printed[max(0, len(printed)-4000):])
 	}
 }
 

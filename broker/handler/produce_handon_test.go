@@ -297,8 +297,12 @@ func TestUncommittedIsHandedOn(t *testing.T) {
 			if rp.ErrorCode != 0 || rp.BaseOffset != 0 { // the new leader has nothing yet
 				t.Errorf("%+v", rp)
 			}
-			if pr := <-asked; !slices.EqualFunc(pr.Topics, req.Topics, func(a, b kmsg.ProduceRequestTopic) bool { return a.TopicID == b.TopicID }) {
+			pr := <-asked
+			if !slices.EqualFunc(pr.Topics, req.Topics, func(a, b kmsg.ProduceRequestTopic) bool { return a.TopicID == b.TopicID }) {
 				t.Errorf("handed on %+v", pr.Topics)
+			}
+			if pr.UnknownTags.Len() != 1 { // or two that do not lead would hand it to and fro
+				t.Error("it does not say that it was handed on")
 			}
 		})
 	}

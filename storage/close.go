@@ -14,7 +14,7 @@ const flushesAtOnce = 32
 
 // Close ends the background loop, flushes every log, and writes checkpoints and the clean-shutdown marker. When ctx ends
 // first, what is left is not flushed and the marker is not written: the next start recovers. A log that is just being
-// made is waited for beyond that, on a disk that hangs for as long as it does.
+// made or deleted is waited for beyond that, on a disk that hangs for as long as it does.
 func (m *Manager) Close(ctx context.Context) error {
 	if !m.refuseLogs() {
 		return nil
@@ -49,14 +49,16 @@ func (m *Manager) Close(ctx context.Context) error {
 	return err
 }
 
-// refuseLogs has no log be made any more. It waits for one that is being made, and tells whether it was the first to ask.
+// refuseLogs has no log be made or deleted any more. It waits for those that are, and tells whether it was the first to ask.
 func (m *Manager) refuseLogs() (first bool) {
-	m.createMu.Lock()
-	defer m.createMu.Unlock()
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	first = !m.closed
 	m.closed = true
+	m.mu.Unlock()
+	for _, d := range m.dirs {
+		d.changeMu.Lock()
+		d.changeMu.Unlock() //nolint:staticcheck // who has it since before m.closed was set is done
+	}
 	return first
 }
 

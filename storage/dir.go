@@ -38,7 +38,11 @@ type logDir struct {
 	// Offsets in the checkpoint files as written last. Guarded by ckptMu.
 	written map[string]map[TopicPartition]int64
 
-	logs int // in Manager.logs; guarded by Manager.mu
+	// changeMu lets one log at a time be made in the directory or taken out of service. It is held over what the disk does
+	// for that, so that a directory that hangs holds up no other.
+	changeMu sync.Mutex
+
+	logs int // in Manager.logs or being made; guarded by Manager.mu
 }
 
 func (d *logDir) err() error {

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"fmt"
 	"path"
 	"strings"
 	"syscall"
@@ -23,57 +24,81 @@ func onlyFor(dir string, rule vfs.Rule) vfs.Rule {
 	}
 }
 
-// hangingDisk makes no directory below dir until it is released.
-type hangingDisk struct {
-	vfs.FS
-	dir              string
-	reached, release chan struct{}
+// hangs makes operations below a directory hang until release is closed, and tells of each of a kind that got there.
+func hangs(dir string, kind vfs.OpKind, release <-chan struct{}) (rule vfs.Rule, reached <-chan string) {
+	there := make(chan string, 10)
+	return onlyFor(dir, func(op vfs.Op) *vfs.Fault {
+		if op.Kind != kind {
+			return nil
+		}
+		there <- op.Name
+		return &vfs.Fault{Until: release}
+	}), there
 }
 
-func (d hangingDisk) MkdirAll(name string) error {
-	if path.Dir(name) == d.dir {
-		d.reached <- struct{}{}
-		<-d.release
-	}
-	return d.FS.MkdirAll(name)
-}
-
-// TestOneDirectoryHangs: while a log cannot be made, because its disk does not answer,
-// the others are found, written, flushed and checkpointed.
+// TestOneDirectoryHangs: while a log cannot be made, or deleted, because its disk does not
+// answer, the others are found, written, flushed, checkpointed, made and deleted. No
+// other log of the same name is made, or a start would find two.
 func TestOneDirectoryHangs(t *testing.T) {
-	disk := hangingDisk{vfs.NewMem(), "b", make(chan struct{}, 1), make(chan struct{})}
+	disk := vfs.NewFaulty(vfs.NewMem(), nil)
 	m, err := Open(Options{FS: disk, Dirs: []string{"a", "b"}, NodeID: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	good, err := m.CreateLog(TopicPartition{"t", 0}, TopicID{1}, DefaultLogConfig())
-	if err != nil || good.Dir() != "a" {
-		t.Fatal(err)
+	create := func(dir string, n int32) error {
+		_, err := m.CreateLogIn(dir, TopicPartition{"t", n}, TopicID{1}, DefaultLogConfig())
+		return err
 	}
-	made := make(chan error, 1)
-	go func() {
-		_, err := m.CreateLog(TopicPartition{"t", 1}, TopicID{1}, DefaultLogConfig())
-		made <- err
-	}()
-	<-disk.reached
-	others := make(chan error, 1)
-	go func() {
-		b := protocol.AppendBatch(nil, protocol.BatchParams{BaseTimestamp: time.Now().UnixMilli()}, three())
-		err := second(m.Log(TopicPartition{"t", 0}).AppendAsLeader(b, AppendOptions{Version: 9}))
-		m.Tick(time.Now().Add(time.Hour))
-		others <- errors.Join(err, good.Flush(), m.Dirs()[0].Err)
-	}()
-	select {
-	case err := <-others:
-		if err != nil || len(m.Logs()) != 1 {
-			t.Errorf("%v, %d logs", err, len(m.Logs()))
+	for n, dir := range []string{"a", "b"} {
+		if err := create(dir, int32(n)); err != nil || m.Log(TopicPartition{"t", int32(n)}).Dir() != dir {
+			t.Fatal(err)
 		}
-	case <-time.After(10 * time.Second):
-		t.Error("a log in another directory cannot be used")
 	}
-	close(disk.release)
-	if err := <-made; err != nil || m.Log(TopicPartition{"t", 1}).Dir() != "b" {
-		t.Error(err)
+	for _, c := range []struct {
+		what string
+		kind vfs.OpKind
+		do   func() error
+		name int32
+	}{
+		{"made", vfs.OpMkdir, func() error { return create("b", 2) }, 2},
+		{"deleted", vfs.OpRename, func() error { return m.DeleteLog(TopicPartition{"t", 1}) }, 1},
+	} {
+		release := make(chan struct{})
+		rule, reached := hangs("b", c.kind, release)
+		disk.SetRule(rule)
+		done := make(chan error, 1)
+		go func() { done <- c.do() }()
+		<-reached
+		others := make(chan error, 1)
+		go func() {
+			good := m.Log(TopicPartition{"t", 0})
+			b := protocol.AppendBatch(nil, protocol.BatchParams{BaseTimestamp: time.Now().UnixMilli()}, three())
+			err := second(good.AppendAsLeader(b, AppendOptions{Version: 9}))
+			m.Tick(time.Now().Add(time.Hour))
+			err = errors.Join(err, good.Flush(), m.DirErr("a"), create("a", 9), m.DeleteLog(TopicPartition{"t", 9}))
+			if e := create("a", c.name); !errors.Is(e, kerr.KafkaStorageError) {
+				err = errors.Join(err, fmt.Errorf("a log of the same name: %w", e))
+			}
+			others <- err
+		}()
+		select {
+		case err := <-others:
+			if err != nil {
+				t.Errorf("a log is being %s: %v", c.what, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("a log is being %s: nothing can be done in another directory", c.what)
+		}
+		close(release)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := create("a", 1); err != nil || m.Log(TopicPartition{"t", 1}).Dir() != "a" {
+		t.Errorf("the name is not free after the deletion: %v", err)
+	}
+	if l := m.Log(TopicPartition{"t", 2}); l == nil || l.Dir() != "b" {
+		t.Error("what was made in the end is not there")
 	}
 	if err := m.Close(t.Context()); err != nil {
 		t.Error(err)

@@ -108,7 +108,7 @@
 //
 // Lock order; a lock may be taken while those left of it are held:
 //
-//	cleaner.resizing > cleaner.mu > segment.mu; background.tickMu > Manager.createMu > Manager.mu > Log.hk > Log.spareMu > Log.mu > segment.mu
+//	cleaner.resizing > cleaner.mu > segment.mu; background.tickMu > logDir.changeMu > Manager.mu > Log.hk > Log.spareMu > Log.mu > segment.mu
 //	segment.mu > index.mu, txnIndex.mu, metaTimestamp.mu
 //	innermost, holding nothing else: throttle.mu, logDir.ckptMu, Log.tailMu, Log.epochMu, background.mu, segmentCache.mu
 //

@@ -43,42 +43,87 @@ func (l *Log) readID() {
 // CreateLog makes the log of a partition in the directory with the fewest logs, or returns the one that is there and
 // gives it cfg. An existing log with another topic id is kerr.InconsistentTopicID.
 func (m *Manager) CreateLog(tp TopicPartition, id TopicID, cfg LogConfig) (*Log, error) {
-	m.createMu.Lock()
-	defer m.createMu.Unlock()
-	l, d, err := m.placeFor(tp)
+	m.mu.RLock()
+	d, err := m.emptiestDir()
+	m.mu.RUnlock()
+	if l := m.Log(tp); l != nil {
+		d, err = l.dir, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m.createIn(d, tp, id, cfg)
+}
+
+// CreateLogIn is CreateLog in one of the log directories. A log that is there is returned from wherever it is. While the
+// directory hangs, so does this; logs in other directories can be made meanwhile, but none of the same name.
+func (m *Manager) CreateLogIn(dir string, tp TopicPartition, id TopicID, cfg LogConfig) (*Log, error) {
+	d := m.dirAt(dir)
+	if l := m.Log(tp); l != nil {
+		d = l.dir
+	}
+	if d == nil {
+		return nil, m.DirErr(dir)
+	}
+	return m.createIn(d, tp, id, cfg)
+}
+
+func (m *Manager) createIn(d *logDir, tp TopicPartition, id TopicID, cfg LogConfig) (*Log, error) {
+	d.changeMu.Lock()
+	defer d.changeMu.Unlock()
+	l, err := m.reserve(d, tp)
 	switch {
 	case err != nil:
 		return nil, err
 	case l != nil:
 		return l, l.adopt(id, cfg)
 	}
+	if l, err = m.makeLog(d, tp, id, cfg); err != nil {
+		l = nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.changing, tp)
+	if l == nil {
+		d.logs--
+		return nil, err
+	}
+	m.logs[tp] = l
+	return l, nil
+}
+
+// reserve returns the log of a partition that is there already, or else takes its name, and a place in the directory, for
+// one that is being made. Under changeMu of the directory.
+func (m *Manager) reserve(d *logDir, tp TopicPartition) (*Log, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, clientErrorf(kerr.KafkaStorageError, "storage is closed")
+	}
+	if l := m.logs[tp]; l != nil {
+		return l, nil
+	}
+	if m.changing[tp] {
+		return nil, clientErrorf(kerr.KafkaStorageError, "a log %s is being made or deleted in another directory", tp)
+	}
+	if err := d.err(); err != nil {
+		return nil, err
+	}
+	m.changing[tp] = true
+	d.logs++
+	return nil, nil //nolint:nilnil // no log, and nothing in the way of one
+}
+
+func (m *Manager) makeLog(d *logDir, tp TopicPartition, id TopicID, cfg LogConfig) (*Log, error) {
 	if err := d.forget(tp); err != nil {
 		return nil, err
 	}
-	l = m.newLog(d, tp, cfg)
+	l := m.newLog(d, tp, cfg)
 	if err := l.create(id); err != nil {
 		// What was made of it holds no record: a later attempt, or the next start, goes on from there.
 		return nil, d.failOpen(err)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.logs[tp] = l
-	d.logs++
 	return l, nil
-}
-
-// placeFor finds the log of a partition, or the directory to make it in. Under createMu.
-func (m *Manager) placeFor(tp TopicPartition) (*Log, *logDir, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
-		return nil, nil, clientErrorf(kerr.KafkaStorageError, "storage is closed")
-	}
-	if l := m.logs[tp]; l != nil {
-		return l, nil, nil
-	}
-	d, err := m.emptiestDir()
-	return nil, d, err
 }
 
 // create makes the log's directory and its first segment. Nothing is synced: the first flush does that, and until then
@@ -165,22 +210,25 @@ func (m *Manager) DeleteLog(tp TopicPartition) error {
 // takeOut takes a log out of service and gives its directory a name that later starts do not take for a log's. The log
 // is nil if there is none, or its directory cannot be renamed because it is offline.
 func (m *Manager) takeOut(tp TopicPartition, suffix string) (taken *Log, to string, err error) {
-	m.mu.Lock()
-	l := m.logs[tp]
-	if l != nil {
-		delete(m.logs, tp)
-		l.dir.logs--
-	}
-	m.deleteID++
-	seq := m.deleteID
-	m.mu.Unlock()
+	l := m.Log(tp)
 	if l == nil {
 		return nil, "", nil
 	}
+	l.dir.changeMu.Lock()
+	defer l.dir.changeMu.Unlock()
+	seq, err := m.release(l)
+	if seq == 0 {
+		return nil, "", err
+	}
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.changing, tp)
+	}()
 	l.removed.Store(true)
 	l.shut()
 	if l.dir.err() != nil {
-		return nil, "", nil //nolint:nilerr // nothing may be changed there; the next start finds a log that nobody knows
+		return nil, "", nil // nothing may be changed there; the next start finds a log that nobody knows
 	}
 	// As Kafka's: topic-partition.uuid-delete, shortened to what a file name may have.
 	base := tp.String()
@@ -193,6 +241,24 @@ func (m *Manager) takeOut(tp TopicPartition, suffix string) (taken *Log, to stri
 		return nil, "", l.dir.fail(err)
 	}
 	return l, to, nil
+}
+
+// release takes a log from those that are there, but keeps its name until its directory has another one. It returns a
+// number that no other deletion has, 0 if the log is not there any more. Under changeMu of the directory.
+func (m *Manager) release(l *Log) (seq int64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return 0, clientErrorf(kerr.KafkaStorageError, "storage is closed")
+	}
+	if m.logs[l.tp] != l {
+		return 0, nil
+	}
+	delete(m.logs, l.tp)
+	l.dir.logs--
+	m.changing[l.tp] = true
+	m.deleteID++
+	return m.deleteID, nil
 }
 
 // shut makes the log unusable and closes its files. Whoever works in its directory has ended when it returns, and nobody

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+
 	"github.com/gregor-broker/gregor/storage/vfs"
 )
 
@@ -25,12 +27,11 @@ type Manager struct {
 	// shortened: a log that Open loaded ends below the high watermark that was checkpointed.
 	shortened atomic.Bool
 
-	// createMu lets one log at a time be made, and none while Close runs. It is held over what the disk does for that; mu is
-	// not, so that a directory that hangs leaves the logs of the others in use.
-	createMu sync.Mutex
-
-	mu       sync.RWMutex
-	logs     map[TopicPartition]*Log
+	mu   sync.RWMutex
+	logs map[TopicPartition]*Log
+	// changing are the logs that are just being made or taken out of service. A directory of their name may exist, so that
+	// no other of that name is made meanwhile, in whichever log directory.
+	changing map[TopicPartition]bool
 	closed   bool
 	deleteID int64 // makes names of deleted directories unique
 }
@@ -40,7 +41,7 @@ type Manager struct {
 // from the start; if none can be used that is an error.
 func Open(opts Options) (*Manager, error) {
 	opts.setDefaults()
-	m := &Manager{opts: opts, logs: map[TopicPartition]*Log{}, inflater: newInflater()}
+	m := &Manager{opts: opts, logs: map[TopicPartition]*Log{}, changing: map[TopicPartition]bool{}, inflater: newInflater()}
 	m.cache = &segmentCache{maxOpen: defaultOpenSegments, maxBytes: defaultIndexBytes}
 	m.brokerEpoch.Store(opts.BrokerEpoch)
 	m.background.init(opts.Now())
@@ -271,7 +272,7 @@ func (m *Manager) Log(tp TopicPartition) *Log {
 	return m.logs[tp]
 }
 
-// Dirs describes the log directories.
+// Dirs describes the log directories. It asks the disks how full they are.
 func (m *Manager) Dirs() []DirInfo {
 	out := make([]DirInfo, 0, len(m.dirs))
 	for _, d := range m.dirs {
@@ -284,4 +285,30 @@ func (m *Manager) Dirs() []DirInfo {
 		out = append(out, info)
 	}
 	return out
+}
+
+// DirPaths are the log directories in their order, those that are offline among them.
+func (m *Manager) DirPaths() []string {
+	out := make([]string, len(m.dirs))
+	for i, d := range m.dirs {
+		out[i] = d.path
+	}
+	return out
+}
+
+// DirErr is not nil if a log directory is offline. It asks no disk, so that one that hangs does not hold it up.
+func (m *Manager) DirErr(dir string) error {
+	if d := m.dirAt(dir); d != nil {
+		return d.err()
+	}
+	return clientErrorf(kerr.LogDirNotFound, "%s is not among the log directories", dir)
+}
+
+func (m *Manager) dirAt(dir string) *logDir {
+	for _, d := range m.dirs {
+		if d.path == dir {
+			return d
+		}
+	}
+	return nil
 }

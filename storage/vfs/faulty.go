@@ -35,10 +35,11 @@ type Op struct {
 }
 
 // Fault makes an operation fail. A write may first put Short bytes down; with Err nil it then claims to have written just
-// these.
+// these. With Until set the operation hangs before it does anything, until that is closed; with Err nil it then happens.
 type Fault struct {
 	Err   error
 	Short int
+	Until <-chan struct{}
 }
 
 // Rule decides on an operation; nil lets it happen.
@@ -91,8 +92,21 @@ func (f *Faulty) Ops() int {
 	return f.n
 }
 
-// check counts an operation and asks the rule, which is called under mu and so needs no lock of its own.
+// check counts an operation and asks the rule what becomes of it. One that is to hang hangs here.
 func (f *Faulty) check(kind OpKind, name string) *Fault {
+	fault := f.ask(kind, name)
+	if fault == nil || fault.Until == nil {
+		return fault
+	}
+	<-fault.Until
+	if fault.Err == nil {
+		return nil
+	}
+	return fault
+}
+
+// ask calls the rule under mu, so that it needs no lock of its own.
+func (f *Faulty) ask(kind OpKind, name string) *Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	op := Op{f.n, kind, name}

@@ -2,6 +2,8 @@ package replication
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,9 +19,12 @@ import (
 func TestIneligibleIsNotAskedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := ledBy1(t, 1, 2)
+		var mu sync.Mutex
 		var asked []metadata.ISRChange
 		refuse := true
 		alter := func(_ context.Context, changes []metadata.ISRChange) []metadata.ISRResult {
+			mu.Lock()
+			defer mu.Unlock()
 			asked = append(asked, changes...)
 			r := metadata.ISRResult{Err: kerr.IneligibleReplica}
 			if !refuse {
@@ -40,22 +45,29 @@ func TestIneligibleIsNotAskedAtOnce(t *testing.T) {
 		if err := follow(p, 2, 0); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second) // synctest's
-		if len(asked) < 2 || len(asked) > int(time.Second/proposeAgain)+1 {
-			t.Fatalf("asked %d times in a second", len(asked))
+		// after says what was asked when some of synctest's time has passed.
+		after := func(d time.Duration) []metadata.ISRChange {
+			time.Sleep(d)
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(asked)
 		}
-		if m := asked[0].NewISR; len(m) != 2 || m[0].Registration != 0 || m[1].Registration != 55 {
+		first := after(time.Second)
+		if len(first) < 2 || len(first) > int(time.Second/proposeAgain)+1 {
+			t.Fatalf("asked %d times in a second", len(first))
+		}
+		if m := first[0].NewISR; len(m) != 2 || m[0].Registration != 0 || m[1].Registration != 55 {
 			t.Errorf("asked for %+v", m)
 		}
+		mu.Lock()
 		refuse = false
-		time.Sleep(2 * proposeAgain)
+		mu.Unlock()
+		n := len(after(2 * proposeAgain))
 		if got := p.Snapshot().ISR; len(got) != 2 {
 			t.Errorf("in sync %v", got)
 		}
-		n := len(asked)
-		time.Sleep(time.Second)
-		if len(asked) != n {
-			t.Errorf("asked %d times for what is done", len(asked)-n)
+		if m := len(after(time.Second)); m != n {
+			t.Errorf("asked %d times for what is done", m-n)
 		}
 	})
 }

@@ -24,5 +24,6 @@
 //
 // Decisions are made on the newest image. A change is acknowledged when the
 // subscribers of the node that was asked for it have applied it: what CreateTopics
-// answered is usable at once.
+// answered is usable at once. A subscriber may leave undone what waits for a disk that
+// hangs; whoever acknowledges that waits for it by himself.
 package controller

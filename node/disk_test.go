@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,22 +32,19 @@ func failsUnder(dirs ...string) vfs.Rule {
 	}
 }
 
-// TestLogDirFails: one of two log directories of a broker fails while clients
-// write. What it led there is led by the other broker at once, everybody says
-// that its replicas are offline, what is in its other directory goes on, and
-// nothing acknowledged is lost; a restart with the disk mended brings it back.
-// With its last directory the broker stops.
-func TestLogDirFails(t *testing.T) {
-	c := newCluster(t, 2, "min.insync.replicas=1")
-	faulty := vfs.NewFaulty(vfs.OS{}, nil)
-	good, bad := filepath.Join(c.dir, "1"), filepath.Join(c.dir, "1-bad")
-	startFirst := func() {
+// startTwoDirs starts a cluster of two nodes, of which the first has two log directories
+// on files. startFirst starts that one again.
+func startTwoDirs(t *testing.T, files vfs.FS, lines ...string) (c *testCluster, good, bad string, startFirst func()) {
+	t.Helper()
+	c = newCluster(t, 2, append([]string{"min.insync.replicas=1"}, lines...)...)
+	good, bad = filepath.Join(c.dir, "1"), filepath.Join(c.dir, "1-bad")
+	startFirst = func() {
 		t.Helper()
 		lines := append(c.config(1, "broker,controller"), "log.dirs="+good+","+bad)
 		log := zerolog.New(zerolog.ConsoleWriter{Out: t.Output(), NoColor: true}).With().Int32("node", 1).Logger().Level(zerolog.InfoLevel)
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
-		n, err := Start(ctx, Options{Config: values(t, lines...), Log: log, FS: faulty})
+		n, err := Start(ctx, Options{Config: values(t, lines...), Log: log, FS: files})
 		if err != nil {
 			t.Error(err)
 			return
@@ -66,6 +64,17 @@ func TestLogDirFails(t *testing.T) {
 	for id := range c.nodes {
 		c.await(id, "two brokers", serving(2))
 	}
+	return c, good, bad, startFirst
+}
+
+// TestLogDirFails: one of two log directories of a broker fails while clients
+// write. What it led there is led by the other broker at once, everybody says
+// that its replicas are offline, what is in its other directory goes on, and
+// nothing acknowledged is lost; a restart with the disk mended brings it back.
+// With its last directory the broker stops.
+func TestLogDirFails(t *testing.T) {
+	faulty := vfs.NewFaulty(vfs.OS{}, nil)
+	c, good, bad, startFirst := startTwoDirs(t, faulty)
 	const partitions = 4
 	topic := metadata.NewTopic{Name: "t", Partitions: -1, ReplicationFactor: -1}
 	for n := range int32(partitions) {
@@ -193,4 +202,164 @@ func (c *testCluster) brokerClient(id int32) kmsg.Requestor {
 	}
 	c.t.Cleanup(cl.Close)
 	return cl.SeedBrokers()[0]
+}
+
+// TestLogDirHangs: one of two log directories of a broker hangs, for all that changes
+// something there, while clients write. What is in the other goes on: topics are made
+// and deleted, leaders change, followers copy. What is asked of the one that hangs is
+// not acknowledged before it is done, and done when it answers again.
+func TestLogDirHangs(t *testing.T) {
+	faulty := vfs.NewFaulty(vfs.OS{}, nil)
+	c, good, bad, _ := startTwoDirs(t, faulty, "replica.lag.time.max.ms=1500")
+	const partitions = 4
+	create := func(name string, n int, replicas ...int32) error {
+		topic := kmsg.NewCreateTopicsRequestTopic()
+		topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, -1, -1
+		for i := range n {
+			topic.ReplicaAssignment = append(topic.ReplicaAssignment, kmsg.CreateTopicsRequestTopicReplicaAssignment{Partition: int32(i), Replicas: replicas})
+		}
+		req := kmsg.NewPtrCreateTopicsRequest()
+		req.TimeoutMillis, req.Topics = 2500, append(req.Topics, topic)
+		resp, err := req.RequestWith(t.Context(), c.brokerClient(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+	}
+	if err := create("t", partitions, 1, 2); err != nil {
+		t.Fatal(err)
+	}
+	home := func(topic string) map[int32]string {
+		in := map[int32]string{}
+		for _, l := range c.nodes[1].logs.Logs() {
+			if tp := l.TopicPartition(); tp.Topic == topic {
+				in[tp.Partition] = l.Dir()
+			}
+		}
+		return in
+	}
+	at := home("t")
+	client := func() *kgo.Client {
+		// What was sent to where it hangs has to be sent again soon.
+		return c.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.MetadataMinAge(10*time.Millisecond),
+			kgo.ProduceRequestTimeout(time.Second), kgo.RequestTimeoutOverhead(time.Second))
+	}
+	cl := client()
+	write := func(topic string, to func(int32) bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		for n := range int32(partitions) {
+			if to(n) {
+				if err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Partition: n, Value: []byte("v")}).FirstErr(); err != nil {
+					t.Fatalf("%s-%d: %v", topic, n, err)
+				}
+			}
+		}
+	}
+	all := func(int32) bool { return true }
+	inGood := func(n int32) bool { return at[n] == good }
+	write("t", all)
+
+	until := make(chan struct{})
+	faulty.SetRule(func(op vfs.Op) *vfs.Fault {
+		switch op.Kind {
+		case vfs.OpOpen, vfs.OpRead, vfs.OpList, vfs.OpStat, vfs.OpSize:
+			return nil
+		}
+		return hangsUntil(op, bad, until)
+	})
+	release := sync.OnceFunc(func() {
+		faulty.SetRule(nil)
+		close(until)
+	})
+	t.Cleanup(release) // before the nodes are closed
+	hung := make(chan error, 1)
+	writer := client()
+	go func() {
+		var records []*kgo.Record
+		for n := range int32(partitions) {
+			if !inGood(n) {
+				records = append(records, &kgo.Record{Topic: "t", Partition: n, Value: []byte("hangs")})
+			}
+		}
+		hung <- writer.ProduceSync(t.Context(), records...).FirstErr()
+	}()
+	if err := create("u", partitions, 1); !errors.Is(err, kerr.RequestTimedOut) {
+		t.Errorf("half of a topic could not be made: %v", err)
+	}
+	made := home("u")
+	write("u", func(n int32) bool { return made[n] == good })
+	began := time.Now()
+	if err := create("v", partitions, 1); err != nil {
+		t.Errorf("created: %v", err)
+	}
+	write("v", all)
+	t.Logf("another topic was created and written within %v", time.Since(began))
+
+	moved := func(leader int32, which func(int32) bool) func(img *metadata.Image) bool {
+		return func(img *metadata.Image) bool {
+			for n, p := range img.Topic("t").Partitions {
+				if which(int32(n)) && (p.Leader != leader || len(p.ISR) != 2) {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	move := func(leader int32, replicas ...int32) {
+		t.Helper()
+		var to []metadata.Reassignment
+		for n := range int32(partitions) {
+			to = append(to, metadata.Reassignment{Topic: "t", Partition: n, Replicas: replicas})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		if _, err := c.nodes[1].controller.Reassign(ctx, to, true); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.nodes[1].controller.ElectLeaders(ctx, metadata.PreferredElection, nil); err != nil {
+			t.Fatal(err)
+		}
+		for id := range c.nodes {
+			c.await(id, fmt.Sprintf("led by %d", leader), moved(leader, inGood))
+		}
+	}
+	began = time.Now()
+	move(2, 2, 1)
+	write("t", inGood)
+	t.Logf("the other node leads, and what is not in the directory that hangs was written within %v", time.Since(began))
+	c.await(1, "in sync without what hangs", func(img *metadata.Image) bool {
+		for n, p := range img.Topic("t").Partitions {
+			if !inGood(int32(n)) && (len(p.ISR) != 1 || p.Leader != 2) || inGood(int32(n)) && len(p.ISR) != 2 {
+				return false
+			}
+		}
+		return true
+	})
+	write("t", all)
+	move(1, 1, 2)
+	write("t", inGood)
+
+	release()
+	if err := <-hung; err != nil {
+		t.Error(err)
+	}
+	for id := range c.nodes {
+		c.await(id, "all in sync", moved(1, inGood))
+		c.await(id, "all in sync", func(img *metadata.Image) bool {
+			return !slices.ContainsFunc(img.Topic("t").Partitions, func(p *metadata.Partition) bool { return len(p.ISR) != 2 })
+		})
+	}
+	write("u", all)
+	write("t", all)
+	c.sameLogs("t", partitions)
+}
+
+// hangsUntil makes what is done below a directory wait until a channel is closed.
+func hangsUntil(op vfs.Op, dir string, until <-chan struct{}) *vfs.Fault {
+	if !strings.HasPrefix(op.Name, dir+"/") {
+		return nil
+	}
+	return &vfs.Fault{Until: until}
 }

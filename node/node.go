@@ -431,11 +431,10 @@ func (n *Node) registered() error {
 
 func (n *Node) anyDirOnline() error {
 	var last error
-	for _, d := range n.logs.Dirs() {
-		if d.Err == nil {
+	for _, dir := range n.logs.DirPaths() {
+		if last = n.logs.DirErr(dir); last == nil {
 			return nil
 		}
-		last = d.Err
 	}
 	return fmt.Errorf("every log directory is offline: %w", last)
 }

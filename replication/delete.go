@@ -90,7 +90,7 @@ func (p *Partition) lowMoved() {
 	if len(p.lows) == 0 {
 		return
 	}
-	low := p.state.log.LogStartOffset()
+	low := p.log.LogStartOffset()
 	for _, r := range p.followers {
 		if p.eligible(r.ID) {
 			low = min(low, r.LogStart)

@@ -3,7 +3,9 @@
 //
 // # The pieces
 //
-//	Manager      the partitions of this broker; applies metadata in order
+//	Manager      the partitions of this broker, in a lane for each log directory
+//	lane.go      applies metadata to the partitions of one log directory, in order;
+//	             placement.go says which those are
 //	Partition    one log with its role (leader, follower), epoch and high watermark
 //	waiters.go   parked produces (ProduceWait), parked fetches (Watcher, Watch)
 //	fetcher.go   copies partitions from one leader; follow.go is what that does
@@ -14,13 +16,35 @@
 //
 // # Goroutines and locks
 //
-// Requests run on their connections' goroutines, metadata on the controller's,
-// and whoever moves a watermark wakes the waiters itself. Of its own the
-// package has one goroutine for each fetcher and one for the in-sync sets; all
-// end with Manager.Close. Locks are taken in this order and never the other way
-// round:
+// Requests run on their connections' goroutines, and whoever moves a watermark wakes
+// the waiters itself. Of its own the package has, for each log directory, one
+// goroutine that applies metadata while there is some to apply, one for each fetcher
+// and one for the in-sync sets; these two end with Manager.Close. The controller's
+// goroutine hands metadata to the lanes and waits for them, but for those whose
+// directory hangs.
 //
+// So a disk that hangs holds up what is done to the partitions on it, and nothing
+// that metadata asks of others: none of these goroutines works on two directories, and
+// what tells the cluster of one that failed takes no lock of a partition. What the lanes need not wait
+// for each other for:
+//
+//   - The order of metadata matters for a partition, and for the partitions that had
+//     its name before; these are in one lane (placement).
+//   - Which topics there are changes for all lanes at once, before any of them begins.
+//   - The newest image (brokers, registrations) is seen by all, also by a lane that is
+//     behind: what it decides is about who is up now, as it is for requests.
+//   - Whether this process is granted its registration goes with the turn: a lane leads
+//     nothing by an image that did not grant it.
+//   - A replica that comes gets its directory before any lane begins.
+//
+// What is acknowledged is another matter: the image is published when all lanes but
+// those that hang have applied it, and Manager.AwaitTopic waits for these too.
+//
+// Locks are taken in this order and never the other way round:
+//
+//	placement.mu     which partitions are in which lane
 //	Manager.mu       which partitions exist
+//	lane.mu          what is wanted of a lane, and how far it is
 //	fetchers.mu      which fetcher copies what
 //	fetcher.mu       what it copies, and from where on
 //	Partition.role   who leads, in which epoch; held shared across an append,

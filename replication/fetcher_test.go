@@ -339,9 +339,9 @@ func TestNumberOfFetchers(t *testing.T) {
 		t.Errorf("fetchers %q", clients)
 	}
 	followed := func() (total int) {
-		m.fetchers.mu.Lock()
-		defer m.fetchers.mu.Unlock()
-		for id, f := range m.fetchers.all {
+		m.lanes[0].fetchers.mu.Lock()
+		defer m.lanes[0].fetchers.mu.Unlock()
+		for id, f := range m.lanes[0].fetchers.all {
 			f.mu.Lock()
 			total += len(f.parts)
 			if len(f.parts) < 2 {
@@ -355,7 +355,7 @@ func TestNumberOfFetchers(t *testing.T) {
 		t.Errorf("%d partitions are followed", n)
 	}
 	w.set(topic)
-	if n := followed(); n != 12 || len(m.fetchers.all) != 3 {
-		t.Errorf("%d partitions are followed by %d fetchers", n, len(m.fetchers.all))
+	if n := followed(); n != 12 || len(m.lanes[0].fetchers.all) != 3 {
+		t.Errorf("%d partitions are followed by %d fetchers", n, len(m.lanes[0].fetchers.all))
 	}
 }

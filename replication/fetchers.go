@@ -11,12 +11,15 @@ import (
 	"github.com/gregor-broker/gregor/config"
 )
 
-// fetchers are all the fetchers of a broker: num.replica.fetchers for each
+// fetchers are all the fetchers of a lane: num.replica.fetchers for each
 // leader that it follows, made when they are needed and ended when they follow
-// nothing. Its methods are called on the goroutine that applies metadata, and
-// by close.
+// nothing. A fetcher that writes to a directory which hangs copies nothing
+// meanwhile, so that none serves two. Its methods are called on the goroutine that
+// applies metadata, and by close.
 type fetchers struct {
-	node        int32
+	node int32
+	// client is how the fetchers' names begin.
+	client      string
 	config      *config.Values
 	connect     func(leader int32, clientID string) Leader
 	brokerEpoch func() int64
@@ -40,9 +43,9 @@ type runningFetcher struct {
 	stop context.CancelFunc
 }
 
-func newFetchers(o *Options, throttle *throttle, brokerEpoch func() int64) *fetchers {
+func newFetchers(o *Options, client string, throttle *throttle, brokerEpoch func() int64) *fetchers {
 	fs := &fetchers{
-		node: o.NodeID, config: o.Config, connect: o.Connect, brokerEpoch: brokerEpoch, throttle: throttle, log: o.Log,
+		node: o.NodeID, client: client, config: o.Config, connect: o.Connect, brokerEpoch: brokerEpoch, throttle: throttle, log: o.Log,
 		all: map[fetcherID]*runningFetcher{}, of: map[PartitionID]fetcherID{},
 	}
 	fs.ctx, fs.cancel = context.WithCancel(context.Background())
@@ -120,7 +123,7 @@ func (fs *fetchers) start(id fetcherID) *runningFetcher {
 		backoff: v.Duration("replica.fetch.backoff.ms"),
 	}
 	log := fs.log.With().Int32("leader", id.leader).Int32("fetcher", id.n).Logger()
-	link := fs.connect(id.leader, fmt.Sprintf("broker-%d-fetcher-%d", fs.node, id.n))
+	link := fs.connect(id.leader, fmt.Sprintf("%s-fetcher-%d", fs.client, id.n))
 	f := &runningFetcher{fetcher: newFetcher(link, cfg, fs.brokerEpoch, log)}
 	f.req.ReplicaID, f.throttle = fs.node, fs.throttle
 	var ctx context.Context

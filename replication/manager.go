@@ -58,9 +58,11 @@ type Manager struct {
 
 	onLeadership []func(LeadershipChange)
 
-	// granted tells that this process is the one registered, and not one that
-	// came before or after it; only Apply's goroutine.
-	granted bool
+	// lanes are the log directories, in their order; turns is the last that they were
+	// given.
+	lanes     []*lane
+	placement placement
+	turns     atomic.Int64
 	// epoch is the broker epoch that this process was granted last, Unknown before.
 	// It is not that of its id: with the epoch of a process that replaced it, its
 	// fetches would vouch for what that one has on its disk (KIP-903).
@@ -73,11 +75,9 @@ type Manager struct {
 	// as for want of file descriptors.
 	unopened atomic.Bool
 
-	fetchers *fetchers
-	inSync   *inSync // nil without AlterPartition
-	// stop ends the goroutine of inSync, which closes stopped.
+	// stop ends the goroutines of the lanes' inSync.
 	stop    context.CancelFunc
-	stopped chan struct{}
+	running sync.WaitGroup
 }
 
 // hosted is a topic of which this broker has replicas. Partitions is replaced
@@ -112,6 +112,7 @@ type LeadershipChange struct {
 // runs on its behalf.
 func New(o Options) *Manager {
 	m := &Manager{opts: o, topics: map[string]*hosted{}, byID: map[storage.TopicID]*hosted{}}
+	m.placement.places = map[string]map[int32]*place{}
 	m.env = environment{
 		isolated:    o.Isolated,
 		nodeID:      o.NodeID,
@@ -128,30 +129,27 @@ func New(o Options) *Manager {
 		o.Log.Warn().Str("class", class).Msg("replica.selector.class is not known; consumers read from leaders")
 	}
 	m.epoch.Store(Unknown)
-	m.fetchers = newFetchers(&m.opts, m.env.followerThrottle, m.epoch.Load)
-	if o.AlterPartition == nil {
-		return m
-	}
-	m.inSync = newInSync(&m.env, o.AlterPartition, m.all, o.Log)
-	m.env.mayGrow = m.inSync.mayGrow
 	var ctx context.Context
 	ctx, m.stop = context.WithCancel(context.Background())
-	m.stopped = make(chan struct{})
-	go func() {
-		defer close(m.stopped)
-		m.inSync.run(ctx)
-	}()
+	for n, dir := range o.Logs.DirPaths() {
+		l := newLane(m, dir, n)
+		m.lanes = append(m.lanes, l)
+		if l.inSync != nil {
+			m.running.Go(func() { l.inSync.run(ctx) })
+		}
+	}
 	return m
 }
 
 // Close ends the fetchers and the changes of in-sync sets, and waits for them.
-// The partitions stay as they are.
+// The partitions stay as they are. What metadata asks of a directory that hangs is
+// not waited for: that ends when the directory answers.
 func (m *Manager) Close() {
-	m.fetchers.close()
-	if m.inSync != nil {
-		m.stop()
-		<-m.stopped
+	m.stop()
+	for _, l := range m.lanes {
+		l.fetchers.close()
 	}
+	m.running.Wait()
 }
 
 // rackAwareSelector is the one replica selector that Kafka ships (KIP-392).
@@ -209,9 +207,10 @@ func (m *Manager) replicaOffline(id int32, topic storage.TopicID, partition int3
 
 // OnLeadership makes fn be told of every change of leadership on this broker,
 // in order, after the partition has changed and before the metadata that
-// changed it is acknowledged. It is called on the goroutine that applies
-// metadata and must not wait for anything. Call OnLeadership before the first
-// Apply.
+// changed it is acknowledged. The order is that of each partition; those in
+// different log directories change side by side. It is called on the goroutine that
+// applies metadata to the partition and must not wait for anything. Call OnLeadership
+// before the first Apply.
 func (m *Manager) OnLeadership(fn func(LeadershipChange)) {
 	m.onLeadership = append(m.onLeadership, fn)
 }
@@ -302,293 +301,107 @@ func (m *Manager) all() []*Partition {
 // Apply makes the partitions of this broker what the image says. It is called
 // by one goroutine, in revision order, with the delta from the image before;
 // the first delta is from the empty image. When it returns, every partition in
-// the image that is on this broker can be used, or answers with what failed.
+// the image that is on this broker can be used, or answers with what failed, but
+// for those in a log directory that hangs (lane): these become what the newest image
+// says when it answers again, and AwaitTopic waits for that.
 //
 // Broker configs in the delta must have been given to Options.Config before.
 func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 	first := m.image.Load() == nil
 	m.image.Store(img)
-	before := m.granted
-	m.granted = m.opts.Incarnation == metadata.ID{} || img.Standing(m.opts.NodeID, m.opts.Incarnation) >= metadata.Fenced
-	if m.granted {
+	granted := m.opts.Incarnation == metadata.ID{} || img.Standing(m.opts.NodeID, m.opts.Incarnation) >= metadata.Fenced
+	if granted {
 		epoch, _ := m.brokerState(m.opts.NodeID)
 		m.epoch.Store(epoch)
 	}
-	if first {
-		m.setStraysAside(img)
-	}
 	m.env.leaderThrottle.limit.Store(m.opts.Config.Throttle("leader.replication.throttled.rate"))
 	m.env.followerThrottle.limit.Store(m.opts.Config.Throttle("follower.replication.throttled.rate"))
-	if !first {
-		m.raiseMinISR(delta, img)
-	}
 	for _, d := range delta.Topics {
 		if d.New == nil {
-			m.deleteTopic(d.Old)
-			continue
-		}
-		m.applyTopic(d, first)
-	}
-	if len(delta.Topics) > 0 {
-		m.reportOffline()
-	}
-	if first {
-		return // what follows is for partitions that were there before
-	}
-	if m.granted != before {
-		for _, p := range m.all() {
-			m.fetch(p)
+			m.dropHost(d.Old)
+		} else {
+			m.makeHost(d.New)
 		}
 	}
-	m.applyBrokerConfigs(delta, img)
-	if len(delta.Brokers) > 0 {
-		m.eligibilityChanged()
+	t := &turn{number: m.turns.Load() + 1, delta: delta, img: img, granted: granted}
+	m.place(t, first)
+	for _, l := range m.lanes {
+		l.give(t)
 	}
+	m.turns.Store(t.number)
+	var lanes sync.WaitGroup
+	for _, l := range m.lanes {
+		lanes.Go(func() { l.await(t.number) })
+	}
+	lanes.Wait()
 }
 
-// raiseMinISR takes over what of a delta makes min.insync.replicas larger, before any
-// in-sync set of it counts: a member that left a set because of which too few were
-// left may be elected, so that nothing may be committed without it. What makes it
-// smaller is taken over with the rest of the configuration, after the sets.
-func (m *Manager) raiseMinISR(delta *metadata.Delta, img *metadata.Image) {
-	raise := func(t *metadata.Topic) {
-		m.mu.RLock()
-		host := m.byID[t.ID]
-		m.mu.RUnlock()
-		if host == nil {
-			return
-		}
-		minISR := m.opts.Config.Topic(t.Configs).MinInsyncReplicas
-		for _, p := range host.partitions {
-			if p != nil {
-				p.raiseMinISR(minISR)
-			}
+// AwaitTopic returns when the replicas of a topic on this broker are what the image
+// applied last says, also those in a directory that hangs. Replicas elsewhere and
+// other topics are not waited for. It fails when ctx ends.
+func (m *Manager) AwaitTopic(ctx context.Context, name string) error {
+	turn := m.turns.Load()
+	for _, l := range m.placement.lanesOf(name) {
+		if err := l.awaitDone(ctx, turn); err != nil {
+			return err
 		}
 	}
-	if m.defaultsChanged(delta) {
-		for _, t := range img.Topics() {
-			raise(t)
-		}
-		return
-	}
-	for _, d := range delta.Topics {
-		if d.New != nil && d.Old != nil && d.ConfigsChanged {
-			raise(d.New)
-		}
-	}
+	return nil
 }
 
-// applyTopic creates, reassigns and configures the replicas of one topic.
-func (m *Manager) applyTopic(d metadata.TopicDelta, first bool) {
-	t := d.New
-	host := m.host(t)
-	cfg := sync.OnceValue(func() config.TopicConfig { return m.opts.Config.Topic(t.Configs) })
-	for _, n := range d.Partitions {
-		part := t.Partitions[n]
-		p := host.partitions[n]
-		if !slices.Contains(part.Replicas, m.opts.NodeID) {
-			if p != nil {
-				p.movesTo(part.Leader, part.LeaderEpoch)
-				m.remove(p, host, kerr.NotLeaderForPartition)
-			}
-			continue
-		}
-		if p == nil {
-			// A log that ought to exist but is not found may be on a
-			// directory that failed: an empty one in its place would lose it.
-			isNew := !first && !hadReplica(d.Old, n, m.opts.NodeID)
-			p = m.create(t, n, cfg(), isNew)
-		}
-		m.assign(p, part, host)
-	}
-	if d.ConfigsChanged && d.Old != nil {
-		m.configure(host, cfg())
-	}
-}
-
-// hadReplica reports whether a broker was to have a replica before a change; t
-// is the topic before it, nil if there was none.
-func hadReplica(t *metadata.Topic, n, broker int32) bool {
-	return t != nil && int(n) < len(t.Partitions) && slices.Contains(t.Partitions[n].Replicas, broker)
-}
-
-// host returns the entry of a topic with room for its partitions.
-func (m *Manager) host(t *metadata.Topic) *hosted {
+// makeHost makes the entry of a topic, with room for its partitions.
+func (m *Manager) makeHost(t *metadata.Topic) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	host := m.byID[t.ID]
+	host := m.byID[storage.TopicID(t.ID)]
 	if host == nil {
-		host = &hosted{id: t.ID}
-		m.byID[t.ID], m.topics[t.Name] = host, host
+		host = &hosted{id: storage.TopicID(t.ID)}
+		m.byID[host.id], m.topics[t.Name] = host, host
 	}
 	if more := len(t.Partitions) - len(host.partitions); more > 0 {
 		host.partitions = append(host.partitions, make([]*Partition, more)...)
 	}
-	return host
 }
 
-// create opens the log of a partition. When that fails the partition is there
-// and answers KAFKA_STORAGE_ERROR.
-func (m *Manager) create(t *metadata.Topic, n int32, cfg config.TopicConfig, isNew bool) *Partition {
-	tp := storage.TopicPartition{Topic: t.Name, Partition: n}
-	log, err := m.openLog(tp, t.ID, logConfig(cfg), isNew)
-	if err != nil {
-		m.unopened.Store(true)
-		m.opts.Log.Error().Err(err).Stringer("partition", tp).Msg("partition is offline")
+// dropHost makes a deleted topic's replicas ones that cannot be found. The lanes end
+// them.
+func (m *Manager) dropHost(t *metadata.Topic) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	host := m.byID[storage.TopicID(t.ID)]
+	delete(m.byID, storage.TopicID(t.ID))
+	// A topic of the same name may have been created since.
+	if host != nil && m.topics[t.Name] == host {
+		delete(m.topics, t.Name)
 	}
-	p := newPartition(&m.env, t.Name, t.ID, n, t.Internal, log, err)
-	p.setMinISR(cfg.MinInsyncReplicas)
-	p.throttledAsLeader.Store(throttledOn(cfg.LeaderThrottledReplicas, m.opts.NodeID).has(n))
-	p.throttledAsFollower.Store(throttledOn(cfg.FollowerThrottledReplicas, m.opts.NodeID).has(n))
-	return p
 }
 
-var errMissing = errors.New("the log was not found and a log directory is offline")
+// show makes a replica one that can be found, if its topic was not deleted meanwhile.
+func (m *Manager) show(p *Partition) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if host := m.byID[p.id]; host != nil {
+		host.partitions[p.index] = p
+	}
+}
 
-func (m *Manager) openLog(tp storage.TopicPartition, id storage.TopicID, cfg storage.LogConfig, isNew bool) (*storage.Log, error) {
-	if log := m.opts.Logs.Log(tp); log == nil && !isNew && m.anyDirOffline() {
-		return nil, errMissing
+// hide makes a replica one that cannot be found.
+func (m *Manager) hide(p *Partition) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if host := m.byID[p.id]; host.partition(p.index) == p {
+		host.partitions[p.index] = nil
 	}
-	log, err := m.opts.Logs.CreateLog(tp, id, cfg)
-	// A directory that fails only now leaves a new log to the others.
-	for range len(m.opts.Logs.Dirs()) - 1 {
-		if err == nil || !isNew || !errors.Is(err, kerr.KafkaStorageError) {
-			break
-		}
-		log, err = m.opts.Logs.CreateLog(tp, id, cfg)
-	}
-	return log, err
 }
 
 func (m *Manager) anyDirOffline() bool {
-	return slices.ContainsFunc(m.opts.Logs.Dirs(), func(d storage.DirInfo) bool { return d.Err != nil })
-}
-
-// assign gives a partition its place, makes it visible, and tells the listeners
-// if its leadership changed.
-func (m *Manager) assign(p *Partition, part *metadata.Partition, host *hosted) {
-	leader := part.Leader
-	if leader == m.opts.NodeID && !m.granted {
-		// Before it is granted a registration, the controller has another
-		// leader elected, or us in another epoch.
-		leader = metadata.NoLeader
-	}
-	changed, err := p.assign(assignment{
-		leader: leader, leaderEpoch: part.LeaderEpoch, partitionEpoch: part.PartitionEpoch,
-		replicas: part.Replicas, isr: part.ISR, recovering: part.Recovering,
-	})
-	if err != nil {
-		m.opts.Log.Error().Err(err).Stringer("partition", p.TopicPartition()).Msg("cannot lead: writing the leader epoch failed")
-	}
-	m.mu.Lock()
-	host.partitions[p.index] = p
-	m.mu.Unlock()
-	m.fetch(p)
-	leads := leader == m.opts.NodeID
-	if leads && part.Recovering && m.inSync != nil {
-		m.inSync.mayGrow(p) // to say that it recovered
-	}
-	if changed {
-		m.tell(LeadershipChange{Partition: p, Epoch: part.LeaderEpoch, Leader: leads})
-	}
-}
-
-// fetch has a partition copied from its leader, if it follows one. Leaders
-// listen to no process that was not granted a registration.
-func (m *Manager) fetch(p *Partition) {
-	if leader, epoch, ok := p.followsWhom(); ok && m.granted {
-		m.fetchers.follow(p, leader, epoch)
-	} else {
-		m.fetchers.unfollow(p)
-	}
+	return slices.ContainsFunc(m.lanes, func(l *lane) bool { return m.opts.Logs.DirErr(l.dir) != nil })
 }
 
 func (m *Manager) tell(c LeadershipChange) {
 	for _, fn := range m.onLeadership {
 		fn(c)
 	}
-}
-
-// deleteTopic removes the replicas of a deleted topic with their logs.
-func (m *Manager) deleteTopic(t *metadata.Topic) {
-	m.mu.Lock()
-	host := m.byID[t.ID]
-	delete(m.byID, t.ID)
-	// A topic of the same name may have been created since.
-	if host != nil && m.topics[t.Name] == host {
-		delete(m.topics, t.Name)
-	}
-	m.mu.Unlock()
-	if host == nil {
-		return
-	}
-	for _, p := range host.partitions {
-		if p != nil {
-			m.retire(p, kerr.UnknownTopicOrPartition)
-		}
-	}
-}
-
-// remove takes one replica away that moved to other brokers.
-func (m *Manager) remove(p *Partition, host *hosted, why error) {
-	m.mu.Lock()
-	host.partitions[p.index] = nil
-	m.mu.Unlock()
-	m.retire(p, why)
-}
-
-// retire ends a replica that cannot be found any more, and deletes its log.
-func (m *Manager) retire(p *Partition, why error) {
-	m.fetchers.unfollow(p)
-	led := p.retire(why)
-	if led {
-		m.tell(LeadershipChange{Partition: p, Epoch: p.LeaderEpoch(), Deleted: true})
-	}
-	tp := p.TopicPartition()
-	if log := m.opts.Logs.Log(tp); log == nil || log.ID() != p.id {
-		return
-	}
-	if err := m.opts.Logs.DeleteLog(tp); err != nil {
-		m.opts.Log.Error().Err(err).Stringer("partition", tp).Msg("deleting the log failed; it will be found stray at the next start")
-	}
-}
-
-// setStraysAside renames the logs that the image does not know: the topic was
-// deleted, created anew or moved away while this broker was down. They are not
-// deleted, as Kafka does not: should it be the metadata that is wrong, the data
-// is still there. It is called once, before any partition is created.
-func (m *Manager) setStraysAside(img *metadata.Image) {
-	for _, log := range m.opts.Logs.Logs() {
-		why := m.stray(log, img)
-		if why == "" {
-			continue
-		}
-		tp := log.TopicPartition()
-		m.opts.Log.Warn().Stringer("partition", tp).Stringer("topic_id", log.ID()).Str("dir", log.Dir()).
-			Msg("stray log set aside as -stray: " + why)
-		if err := m.opts.Logs.StrayLog(tp); err != nil {
-			m.opts.Log.Error().Err(err).Stringer("partition", tp).Msg("setting a stray log aside failed")
-		}
-	}
-}
-
-// stray tells why a log found at start has no place in the image, or "".
-func (m *Manager) stray(log *storage.Log, img *metadata.Image) string {
-	tp := log.TopicPartition()
-	t := img.Topic(tp.Topic)
-	switch {
-	case log.ID() == storage.TopicID{}:
-		return "it has no topic id" // nothing is appended before the id is stored
-	case t == nil:
-		return "there is no such topic"
-	case t.ID != log.ID():
-		return fmt.Sprintf("the topic of that name has the id %s", storage.TopicID(t.ID))
-	case int(tp.Partition) >= len(t.Partitions):
-		return "the topic has fewer partitions"
-	case !slices.Contains(t.Partitions[tp.Partition].Replicas, m.opts.NodeID):
-		return "it is assigned to other brokers"
-	}
-	return ""
 }
 
 // defaultsChanged tells whether the defaults of topics may have changed.
@@ -599,56 +412,20 @@ func (m *Manager) defaultsChanged(delta *metadata.Delta) bool {
 	})
 }
 
-// applyBrokerConfigs gives all logs their configuration anew when the defaults
-// of topics may have changed.
-func (m *Manager) applyBrokerConfigs(delta *metadata.Delta, img *metadata.Image) {
-	if !m.defaultsChanged(delta) {
-		return
-	}
-	for _, t := range img.Topics() {
-		m.mu.RLock()
-		host := m.byID[t.ID]
-		m.mu.RUnlock()
-		if host != nil {
-			m.configure(host, m.opts.Config.Topic(t.Configs))
-		}
-	}
-}
-
-// configure gives every replica of a topic its effective configuration.
-func (m *Manager) configure(host *hosted, cfg config.TopicConfig) {
-	logCfg := logConfig(cfg)
-	asLeader, asFollower := throttledOn(cfg.LeaderThrottledReplicas, m.opts.NodeID), throttledOn(cfg.FollowerThrottledReplicas, m.opts.NodeID)
-	for _, p := range host.partitions {
-		if p != nil {
-			p.setConfig(logCfg)
-			p.setMinISR(cfg.MinInsyncReplicas)
-			p.throttledAsLeader.Store(asLeader.has(p.index))
-			p.throttledAsFollower.Store(asFollower.has(p.index))
-		}
-	}
-}
-
-// eligibilityChanged lets leaders look at their watermark again: a follower
-// that was fenced no longer holds it back.
-func (m *Manager) eligibilityChanged() {
-	for _, p := range m.all() {
-		p.reconsider()
-	}
-}
-
-// DirFailed tells all who wait for a partition in a log directory that went
-// offline, and the cluster. It does not block, so that it can be storage's OnDirFailure; the
+// DirFailed tells the cluster, and all who wait for a partition in a log directory that
+// went offline. It does not block, so that it can be storage's OnDirFailure; the
 // goroutine it starts ends when all were told.
 func (m *Manager) DirFailed(dir string) {
 	go func() {
-		for _, p := range m.all() {
-			if p.dir() == dir {
-				m.fetchers.unfollow(p)
-				p.diskFailed()
+		m.reportOffline()
+		for _, l := range m.lanes {
+			for _, p := range l.all() {
+				if p.dir() == dir {
+					l.fetchers.unfollow(p)
+					p.diskFailed()
+				}
 			}
 		}
-		m.reportOffline()
 	}()
 }
 
@@ -663,7 +440,7 @@ func (m *Manager) reportOffline() {
 	defer m.offlineMu.Unlock()
 	now := metadata.Replicas{}
 	for _, p := range m.all() {
-		if errors.Is(p.Snapshot().Err, kerr.KafkaStorageError) {
+		if p.lost() {
 			now[metadata.ID(p.id)] = append(now[metadata.ID(p.id)], p.index)
 		}
 	}

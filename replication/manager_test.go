@@ -195,12 +195,12 @@ func TestReplacedProcessFollowsNobody(t *testing.T) {
 	if w.img.Broker(1).Epoch == granted {
 		t.Fatal("no other process")
 	}
-	if got := w.m.fetchers.brokerEpoch(); got != granted {
+	if got := w.m.lanes[0].fetchers.brokerEpoch(); got != granted {
 		t.Errorf("fetches with epoch %d, %d was granted to this process", got, granted)
 	}
-	w.m.fetchers.mu.Lock()
-	defer w.m.fetchers.mu.Unlock()
-	if n := len(w.m.fetchers.all); n != 0 {
+	w.m.lanes[0].fetchers.mu.Lock()
+	defer w.m.lanes[0].fetchers.mu.Unlock()
+	if n := len(w.m.lanes[0].fetchers.all); n != 0 {
 		t.Errorf("%d fetchers go on", n)
 	}
 }

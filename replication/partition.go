@@ -21,6 +21,7 @@ type Partition struct {
 	index    int32
 	internal bool // a topic of the brokers' own, not for clients to write
 	env      *environment
+	log      *storage.Log // nil if there is none; state.offline says why
 
 	// role guards what metadata decides. It is held shared across appends and
 	// reads, so that none of them straddles a change of leadership or a
@@ -91,10 +92,8 @@ type environment struct {
 	leaderThrottle, followerThrottle *throttle
 }
 
-// state is what metadata says about the partition, with the log that follows
-// from it.
+// state is what metadata says about the partition.
 type state struct {
-	log *storage.Log // nil while offline is set for want of a log
 	// offline says why the replica cannot be used: its directory failed.
 	offline error
 	// gone is set once, when the replica was deleted or moved away.
@@ -177,10 +176,10 @@ func (p *Partition) usable() (*storage.Log, error) {
 	if s.offline != nil {
 		return nil, fmt.Errorf("%w: %s: %w", kerr.KafkaStorageError, p.TopicPartition(), s.offline)
 	}
-	if err := s.log.Err(); err != nil {
+	if err := p.log.Err(); err != nil {
 		return nil, err
 	}
-	return s.log, nil
+	return p.log, nil
 }
 
 // leads returns the log if this broker leads the partition. The caller holds
@@ -316,7 +315,7 @@ func (p *Partition) moved(mark int64) {
 	from := p.watermark.Load()
 	if mark != from {
 		p.watermark.Store(mark)
-		p.state.log.SetHighWatermark(mark)
+		p.log.SetHighWatermark(mark)
 		p.acks.reached(mark, p.ackError())
 		for _, l := range p.listeners {
 			l.fn(mark)
@@ -381,7 +380,7 @@ func (p *Partition) moveStable() (moved, lags bool) {
 		return false, false
 	}
 	g := &p.progress
-	stable := p.state.log.LastStableOffset()
+	stable := p.log.LastStableOffset()
 	moved, lags = stable != g.stable, g.stableLags || stable < p.watermark.Load()
 	g.stable, g.stableLags = stable, stable < p.watermark.Load()
 	return moved, lags
@@ -400,8 +399,8 @@ func (p *Partition) watch(n *Watch) {
 		n.credited = g.appended
 	}
 	if n.bound == BoundLastStable {
-		if p.nStable++; p.nStable == 1 && p.state.log != nil {
-			g.stable = p.state.log.LastStableOffset()
+		if p.nStable++; p.nStable == 1 && p.log != nil {
+			g.stable = p.log.LastStableOffset()
 			g.stableLags = g.stable < p.watermark.Load()
 		}
 	}

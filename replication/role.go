@@ -23,8 +23,8 @@ type assignment struct {
 // newPartition makes the replica that follows from a log; it leads and follows
 // nobody before assign. log is nil when offline tells why there is none.
 func newPartition(env *environment, topic string, id storage.TopicID, index int32, internal bool, log *storage.Log, offline error) *Partition {
-	p := &Partition{topic: topic, id: id, index: index, internal: internal, env: env}
-	p.state = state{log: log, offline: offline, leader: -1, leaderEpoch: NoEpoch, partitionEpoch: -1}
+	p := &Partition{topic: topic, id: id, index: index, internal: internal, env: env, log: log}
+	p.state = state{offline: offline, leader: -1, leaderEpoch: NoEpoch, partitionEpoch: -1}
 	if log != nil {
 		p.logEnd = log.LogEndOffset()
 		p.watermark.Store(log.HighWatermark())
@@ -59,8 +59,8 @@ func (p *Partition) assign(a assignment) (changed bool, err error) {
 		return changed, nil
 	}
 	if p.isLeader() && changed {
-		s.epochStart = s.log.LogEndOffset()
-		if err := s.log.AssignEpoch(s.leaderEpoch, s.epochStart); err != nil {
+		s.epochStart = p.log.LogEndOffset()
+		if err := p.log.AssignEpoch(s.leaderEpoch, s.epochStart); err != nil {
 			s.offline = err
 			p.fail(kerr.KafkaStorageError)
 			return changed, err
@@ -203,7 +203,7 @@ func (p *Partition) tellRole() {
 func (p *Partition) lead(newLeadership bool) {
 	s := &p.state
 	if newLeadership {
-		p.logEnd = s.log.LogEndOffset()
+		p.logEnd = p.log.LogEndOffset()
 		p.progress.restart(p.logEnd)
 	}
 	known := p.followers
@@ -290,13 +290,16 @@ func (p *Partition) followsWhom() (leader, epoch int32, ok bool) {
 
 // dir is the log directory of the replica, "" if it has none.
 func (p *Partition) dir() string {
-	p.role.RLock()
-	defer p.role.RUnlock()
-	if p.state.log == nil {
+	if p.log == nil {
 		return ""
 	}
-	return p.state.log.Dir()
+	return p.log.Dir()
 }
+
+// lost reports whether the replica cannot be served because of its log directory. It
+// takes no lock that is held while a disk is waited for: that one directory failed is
+// told while another hangs.
+func (p *Partition) lost() bool { return p.log == nil || p.log.Err() != nil }
 
 // fail tells everybody who waits. The caller holds role.
 func (p *Partition) fail(why error) {

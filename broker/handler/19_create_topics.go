@@ -16,7 +16,8 @@ import (
 //   - Above the client's controller_mutation_rate (KIP-599), v6 and later get
 //     THROTTLING_QUOTA_EXCEEDED.
 //   - When the response leaves, this broker leads what it should of the new
-//     topics: they are usable at once.
+//     topics: they are usable at once. A topic of which that could not be made
+//     so in time, because a log directory hangs, is REQUEST_TIMED_OUT.
 func createTopics(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.CreateTopicsRequest)
 	resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
@@ -43,6 +44,10 @@ func createTopics(b *Broker, r *Request) (kmsg.Response, error) {
 		t := newCreateTopicsResult(req.Version, res.Name)
 		if res.Err != nil {
 			r.unmutate(counted[res.Name])
+		} else if !req.ValidateOnly {
+			res.Err = b.awaitReplicas(ctx, res.Name)
+		}
+		if res.Err != nil {
 			t.ErrorCode, t.ErrorMessage = failure(res.Err, res.Message)
 		} else {
 			t.TopicID = res.ID

@@ -42,6 +42,9 @@ func deleteTopics(b *Broker, r *Request) (kmsg.Response, error) {
 		ctx, cancel := r.withTimeout(req.TimeoutMillis)
 		defer cancel()
 		for i, res := range b.Cluster.DeleteTopics(ctx, d.refs) {
+			if res.Err == nil {
+				res.Err = b.awaitReplicas(ctx, res.Name)
+			}
 			d.result(d.refs[i], res)
 		}
 	}

@@ -42,6 +42,8 @@ func createPartitions(b *Broker, r *Request) (kmsg.Response, error) {
 		o.Topic = res.Name
 		if res.Err != nil {
 			r.unmutate(counted[res.Name])
+		} else if !req.ValidateOnly {
+			res.Err = b.awaitReplicas(ctx, res.Name)
 		}
 		o.ErrorCode, o.ErrorMessage = failure(res.Err, res.Message)
 		if o.ErrorCode == kerr.UnknownTopicOrPartition.Code {

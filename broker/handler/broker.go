@@ -75,7 +75,8 @@ type Broker struct {
 
 // Cluster is the view of the cluster and what changes it. *controller.Controller
 // is one. A change that was answered without an error was applied on this
-// broker when the call returned.
+// broker when the call returned, but for replicas in a log directory that hangs
+// (replication.Manager.AwaitTopic).
 type Cluster interface {
 	// Image is the metadata as of the last revision that was applied here. It
 	// is immutable; one request looks at one image.

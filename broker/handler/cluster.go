@@ -129,6 +129,19 @@ func (r *Request) withTimeout(ms int32) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(r.Ctx, time.Duration(ms)*time.Millisecond)
 }
 
+// awaitReplicas is REQUEST_TIMED_OUT, with the outcome open, if this broker's replicas
+// of a topic are not what was decided when ctx ends. That is so in a log directory that
+// hangs: the metadata does not wait for it, but what an operator is told to have
+// happened to replicas there has. Topics without any there are not waited for, nor are
+// topics that are created because somebody asks for them: where they are led by nobody
+// yet, clients come again.
+func (b *Broker) awaitReplicas(ctx context.Context, topic string) error {
+	if b.Partitions.AwaitTopic(ctx, topic) != nil {
+		return kerr.RequestTimedOut
+	}
+	return nil
+}
+
 // message is a nullable text: absent if empty.
 func message(s string) *string {
 	if s == "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/gregor-broker/gregor/metadata"
+	"github.com/gregor-broker/gregor/storage"
 )
 
 // AlterPartition asks the controller for other in-sync sets of partitions that
@@ -177,7 +178,14 @@ type pendingChange struct {
 // for: the one in flight if there is one, else what the followers' state asks
 // for, which is in flight then. The state is looked at once, under the locks
 // that guard it, for all of the decision (KAFKA-15221).
+//
+// The lock is taken exclusively only for something to propose. Who waits for it so
+// behind a write that hangs keeps all readers out, and a follower with all that it
+// fetches in one request with this partition.
 func (p *Partition) proposal() (ch metadata.ISRChange, ok bool) {
+	if !p.mayPropose() {
+		return ch, false
+	}
 	p.role.Lock()
 	defer p.role.Unlock()
 	log, err := p.leads()
@@ -190,14 +198,7 @@ func (p *Partition) proposal() (ch metadata.ISRChange, ok bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.env.now().UnixMilli()
-	out := s.isr.OutOfSync(p.env.nodeID, p.followers, max(p.logEnd, log.LogEndOffset()), now, p.env.maxLagMs)
-	next := slices.DeleteFunc(slices.Clone(s.isr.Committed), func(id int32) bool { return slices.Contains(out, id) })
-	for i := range p.followers {
-		if r := &p.followers[i]; p.mayJoin(r) {
-			next = append(next, r.ID)
-		}
-	}
+	next := p.nextInSync(log)
 	if slices.Equal(next, s.isr.Committed) && !s.recovering {
 		return ch, false
 	}
@@ -213,6 +214,33 @@ func (p *Partition) proposal() (ch metadata.ISRChange, ok bool) {
 	s.isr.Proposed = next
 	p.advance()
 	return ch, true
+}
+
+// mayPropose reports whether proposal has something to look at more closely.
+func (p *Partition) mayPropose() bool {
+	p.role.RLock()
+	defer p.role.RUnlock()
+	log, err := p.leads()
+	if err != nil || p.pending != nil || p.state.recovering {
+		return err == nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !slices.Equal(p.nextInSync(log), p.state.isr.Committed)
+}
+
+// nextInSync is the in-sync set that the followers' state asks for. The caller holds
+// role and mu, and leads.
+func (p *Partition) nextInSync(log *storage.Log) []int32 {
+	committed := p.state.isr.Committed
+	out := p.state.isr.OutOfSync(p.env.nodeID, p.followers, max(p.logEnd, log.LogEndOffset()), p.env.now().UnixMilli(), p.env.maxLagMs)
+	next := slices.DeleteFunc(slices.Clone(committed), func(id int32) bool { return slices.Contains(out, id) })
+	for i := range p.followers {
+		if r := &p.followers[i]; p.mayJoin(r) {
+			next = append(next, r.ID)
+		}
+	}
+	return next
 }
 
 // inviteFollowers has the in-sync set looked at if a follower may join it. It

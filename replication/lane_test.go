@@ -406,6 +406,47 @@ func copied(p *Partition) bool {
 	return false
 }
 
+// TestLookPastHungWrite: that a write hangs keeps nobody from looking whether the in-sync
+// set is right, and that keeps no follower from reading.
+func TestLookPastHungWrite(t *testing.T) {
+	faulty := vfs.NewFaulty(vfs.NewMem(), nil)
+	logs := disk{fs: faulty, dirs: []string{"/a"}}.open(t)
+	t.Cleanup(func() { closeLogs(t, logs) })
+	w := newWorld(t, logs)
+	topic := topicT
+	topic.replicas = []int32{1, 2}
+	w.set(topic)
+	p := w.find("t", 0)
+	produce(t, p, 1)
+	hanging, release := hang(faulty, "/a", vfs.OpWrite, ".log")
+	appended := make(chan error, 1)
+	go func() {
+		_, err := p.Append(batchOf(1, "v"), AppendOptions{Acks: 1})
+		appended <- err
+	}()
+	<-hanging
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		if ch, ok := p.proposal(); ok {
+			t.Errorf("%+v", ch)
+		}
+		if offsets, _ := consume(t, p, ReadOptions{MaxBytes: 1 << 20, MinOneBatch: true, CurrentLeaderEpoch: 0, LastFetchedEpoch: -1, ReplicaID: 2, BrokerEpoch: -1}); len(offsets) != 1 {
+			t.Error(offsets)
+		}
+	}()
+	select {
+	case <-looked:
+	case <-time.After(20 * time.Second):
+		t.Error("waits for the write")
+	}
+	release()
+	<-looked
+	if err := <-appended; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestLanes changes metadata at random while one directory or the other hangs in one
 // operation or another. What is in a directory that answers is at each moment what the
 // metadata says, and all is in the end; nothing is told in a wrong order, and a start

@@ -221,11 +221,12 @@ type AppendOptions struct {
 	CheckLeaderEpoch bool
 	// Now is the time of a log append timestamp; the zero time means now.
 	Now time.Time
-	// Verify, Guard and TxnVersion are for transactions, see
-	// storage.AppendOptions.
-	Verify     bool
-	Guard      uint64
-	TxnVersion int16
+	// Verify, Guard and TxnVersion are for transactions, StrictSequence for
+	// idempotent producers, see storage.AppendOptions.
+	Verify         bool
+	Guard          uint64
+	TxnVersion     int16
+	StrictSequence bool
 }
 
 // Append writes records, which are stamped in place, as leader. It does not
@@ -257,7 +258,7 @@ func (p *Partition) Append(records []byte, o AppendOptions) (storage.AppendResul
 	}
 	res, err := log.AppendAsLeader(records, storage.AppendOptions{
 		LeaderEpoch: s.leaderEpoch, Origin: o.Origin, Version: o.Version, Now: o.Now,
-		Verify: o.Verify, Guard: o.Guard, TxnVersion: o.TxnVersion,
+		Verify: o.Verify, Guard: o.Guard, TxnVersion: o.TxnVersion, StrictSequence: o.StrictSequence,
 	})
 	if err != nil || res.Duplicate {
 		return res, err

@@ -157,6 +157,9 @@ func (ps *producers) check(b protocol.Batch, opts *AppendOptions) error {
 			return err
 		}
 	}
+	if opts.StrictSequence && (p == nil || p.epoch == noEpoch) && b.BaseSequence() != 0 {
+		return clientErrorf(kerr.OutOfOrderSequenceNumber, "producer %d is not known and begins with sequence %d", b.ProducerID(), b.BaseSequence())
+	}
 	if p == nil {
 		// Never seen, expired, or all its records are gone: any sequence is taken (KIP-360).
 		return nil

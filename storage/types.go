@@ -49,6 +49,9 @@ type AppendOptions struct {
 	Guard  uint64
 	// TxnVersion is the transaction version of a marker; from 2 on its epoch must be new here, see Log.CheckMarker.
 	TxnVersion int16
+	// StrictSequence refuses a producer that is not known, and one of whom only markers are, unless it begins with sequence
+	// 0. Otherwise any sequence is taken of them (KIP-360).
+	StrictSequence bool
 }
 
 // AppendResult tells where records went.

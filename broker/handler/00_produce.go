@@ -47,8 +47,9 @@ func produce(b *Broker, r *Request) (kmsg.Response, error) {
 	}
 	opts := replication.AppendOptions{
 		Acks: req.Acks, Version: req.Version, Origin: storage.Client,
-		AllowInternal: r.Header.ClientID == adminClientID,
-		Now:           b.Now(),
+		AllowInternal:  r.Header.ClientID == adminClientID,
+		StrictSequence: c.handedOn,
+		Now:            b.Now(),
 	}
 	for i := range req.Topics {
 		t, rt := &req.Topics[i], &resp.Topics[i]
@@ -453,7 +454,7 @@ func (c *produceCall) await(b *Broker, r *Request) {
 			if errors.Is(err, kerr.NotLeaderForPartition) {
 				c.redirect(b, r, w.produced)
 			}
-		case !unstamp(w.rec.Records):
+		case !resendable(w.rec.Records):
 			c.sendAway(b, r, w.produced)
 		default:
 			c.moved = append(c.moved, w.produced)

@@ -29,6 +29,8 @@ type lab struct {
 	partitions *replication.Manager
 	// frozen is what the clock of the partitions says; nil where it runs.
 	frozen atomic.Pointer[time.Time]
+	// clientID is who asks.
+	clientID string
 }
 
 func newLab(t *testing.T) *lab {
@@ -154,7 +156,7 @@ func (l *lab) answer(ctx context.Context, req kmsg.Request) (kmsg.Response, erro
 		return nil, fmt.Errorf("%s v%d is not served", kmsg.NameForKey(req.Key()), req.GetVersion())
 	}
 	r := handler.NewRequest()
-	r.Header = protocol.Header{Key: req.Key(), Version: req.GetVersion()}
+	r.Header = protocol.Header{Key: req.Key(), Version: req.GetVersion(), ClientID: l.clientID}
 	r.Conn, r.Ctx = &handler.ConnInfo{Listener: "PLAINTEXT"}, ctx
 	if err := api.Decode(r, req.AppendTo(nil)); err != nil {
 		return nil, err

@@ -26,20 +26,26 @@ import (
 //
 // It is Kafka's Produce between brokers, of the version that the client sent. What
 // this broker had appended before it resigned and could not commit is handed on as
-// well, as the client would send it again: what the new leader has of an idempotent
-// producer it knows as a duplicate.
+// well, if it is of an idempotent producer, as the client would send it again: what
+// the new leader has of it already it knows as a duplicate.
+//
+// Nothing of a producer may overtake what it has to send again. So the leader of now
+// takes no producer that it does not know but from its first sequence on, and once
+// somebody was sent away, so is everybody.
 
 const (
 	// handOnFor is how long after it resigned a broker hands on. It is half of the
 	// time for which a stopping broker serves on, in whose second half clients that
 	// do not learn from this are sent away.
 	handOnFor = 100 * time.Millisecond
-	// handOnPatience bounds the wait of one request for the new leaders. After that the client is
-	// sent away, as it would have been before.
+	// handOnPatience bounds the wait of one request for the new leaders. After that the
+	// client is sent away, as it would have been before.
 	handOnPatience = time.Second
 	// mostHandedOn bounds the bytes that are being handed on at a time, of which
-	// there is a copy each. What is above is sent away.
-	mostHandedOn = 32 << 20
+	// there is a copy each, and with leastHandedOn, which a request counts as at least,
+	// the connections. What is above is sent away.
+	mostHandedOn  = 32 << 20
+	leastHandedOn = 256 << 10
 	// handedOnTag marks a request that was handed on, in a tagged field which is not
 	// of Kafka's: nobody hands it on again.
 	handedOnTag = 29_551
@@ -65,12 +71,13 @@ func (c *produceCall) toHandOn(b *Broker, r *Request, p *replication.Partition, 
 	return ok
 }
 
-// unstamp makes a batch that was appended here what the client sent, and tells whether
-// it could: the timestamps that a topic's own replaced are gone.
-func unstamp(records []byte) bool {
+// resendable makes a batch that was appended here what the client sent, and tells whether
+// it may be sent again: not without a producer, of whom the new leader could not know that
+// it has it, nor where the topic's own timestamps replaced the producer's.
+func resendable(records []byte) bool {
 	b := protocol.Batch(records)
 	b.SetBaseOffset(0)
-	return !b.LogAppendTime()
+	return b.ProducerID() >= 0 && !b.LogAppendTime()
 }
 
 // handOn has other brokers write what is in moved, and fills in the answers.
@@ -134,6 +141,7 @@ func (c *produceCall) askLeader(ctx context.Context, b *Broker, leader int32, ws
 		t.Partitions = append(t.Partitions, *w.rec)
 		size += int64(len(w.rec.Records))
 	}
+	size = max(size, leastHandedOn)
 	defer b.HandedOn.bytes.Add(-size)
 	if b.HandedOn.bytes.Add(size) > mostHandedOn {
 		return nil, errTooMuchHandedOn
@@ -162,16 +170,12 @@ func (c *produceCall) askLeader(ctx context.Context, b *Broker, leader int32, ws
 	return out, nil
 }
 
-// answered passes on what the new leader said of a partition, and who that is. What it
-// could not commit in time is the client's to wait for, there.
+// answered passes on that the new leader took what a partition was sent, and who that
+// is. What it refuses, or could not commit in time, the client is to hear from it.
 func (c *produceCall) answered(b *Broker, r *Request, w produced, said *kmsg.ProduceResponseTopicPartition) {
-	err := kerr.ErrorForCode(said.ErrorCode)
-	if errors.Is(err, kerr.RequestTimedOut) || errors.Is(err, kerr.NotLeaderForPartition) {
+	if said.ErrorCode != 0 {
 		c.sendAway(b, r, w)
 		return
-	}
-	if err != nil {
-		c.resp.failed = err
 	}
 	*w.out = *said
 	c.redirect(b, r, w)

@@ -3,6 +3,7 @@ package handler_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -95,7 +96,7 @@ func TestWriteToTheLeaderOfBefore(t *testing.T) {
 	}
 }
 
-// What the new leader refuses is refused with its words.
+// What the new leader refuses the client is to hear from it.
 func TestRefusalOfTheNewLeader(t *testing.T) {
 	p := newPair(t)
 	size := "64"
@@ -104,8 +105,30 @@ func TestRefusalOfTheNewLeader(t *testing.T) {
 	req := p.writeTo("t", 1, 0)
 	req.Topics[0].Partitions[0].Records = protocol.AppendBatch(nil, protocol.BatchParams{}, []protocol.Record{{Value: make([]byte, 100)}})
 	resp := ask[*kmsg.ProduceResponse](p.first, req, 13)
-	if rp := resp.Topics[0].Partitions[0]; rp.ErrorCode != kerr.MessageTooLarge.Code {
+	rp := &resp.Topics[0].Partitions[0]
+	if rp.ErrorCode != kerr.NotLeaderForPartition.Code {
 		t.Errorf("%+v", rp)
+	}
+	sentTo(t, resp, rp)
+}
+
+// A producer that the new leader does not know, which is how a batch looks that overtook
+// the producer's first one, is taken from its first sequence on only.
+func TestUnknownProducerIsHandedOnFromItsStart(t *testing.T) {
+	for sequence, taken := range map[int32]bool{0: true, 1: false} {
+		p := newPair(t)
+		p.createBoth("t", 1, nil)
+		p.move("t", 0)
+		req := p.writeTo("t", 1, 0)
+		req.Topics[0].Partitions[0].Records = protocol.AppendBatch(nil, protocol.BatchParams{
+			BaseTimestamp: time.Now().UnixMilli(), Producer: &protocol.Producer{ID: 7, BaseSequence: sequence},
+		}, []protocol.Record{{Value: []byte("v")}})
+		resp := ask[*kmsg.ProduceResponse](p.first, req, 13)
+		rp := &resp.Topics[0].Partitions[0]
+		if (rp.ErrorCode == 0) != taken || !taken && rp.ErrorCode != kerr.NotLeaderForPartition.Code {
+			t.Errorf("from sequence %d: %+v", sequence, rp)
+		}
+		sentTo(t, resp, rp)
 	}
 }
 
@@ -138,6 +161,7 @@ func TestSentAway(t *testing.T) {
 				return resp, nil
 			})
 		}},
+		"an administrator":   {version: 13, told: true, when: func(p *pair, _ *kmsg.ProduceRequest) { p.first.clientID = "__admin_client" }},
 		"a broker by itself": {version: 13, told: true, when: func(p *pair, _ *kmsg.ProduceRequest) { p.first.Peers = nil }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -160,6 +184,21 @@ func TestSentAway(t *testing.T) {
 				t.Errorf("the new leader's log ends at %d", end)
 			}
 		})
+	}
+}
+
+// Who wants no answer cannot be told who leads: its connection is closed.
+func TestWithoutAnswerNothingIsHandedOn(t *testing.T) {
+	p := newPair(t)
+	p.createBoth("t", 1, nil)
+	p.move("t", 0)
+	req := p.writeTo("t", 0, 0)
+	req.Version = 13
+	if resp, err := p.first.answer(t.Context(), req); !errors.Is(err, kerr.NotLeaderForPartition) {
+		t.Errorf("%v, %v", resp, err)
+	}
+	if end := p.late.partition("t", 0).Snapshot().LogEnd; end != 0 {
+		t.Errorf("the new leader's log ends at %d", end)
 	}
 }
 
@@ -258,13 +297,18 @@ func (p *pair) uncommitted(ctx context.Context, node int32, req kmsg.Request) (k
 
 // What the leader of before had appended and could not commit is handed on as it was
 // sent, though this broker wrote its offset into it; not where it wrote its time, which
-// no leader takes from a client.
+// no leader takes from a client, and not without a producer.
 func TestUncommittedIsHandedOn(t *testing.T) {
 	for _, c := range []struct {
 		timestamps string
+		producer   *protocol.Producer
 		handedOn   bool
-	}{{"CreateTime", true}, {"LogAppendTime", false}} {
-		t.Run(c.timestamps, func(t *testing.T) {
+	}{
+		{"CreateTime", &protocol.Producer{ID: 7}, true},
+		{"CreateTime", nil, false}, // the new leader may have it already
+		{"LogAppendTime", &protocol.Producer{ID: 7}, false},
+	} {
+		t.Run(fmt.Sprintf("%s idempotent=%t", c.timestamps, c.producer != nil), func(t *testing.T) {
 			p := newPair(t)
 			p.createBoth("t", 1, map[string]*string{"message.timestamp.type": &c.timestamps})
 			ask[*kmsg.ProduceResponse](p.first, p.writeTo("t", 1, 0), 13) // so that the next one's offset is 1
@@ -276,6 +320,9 @@ func TestUncommittedIsHandedOn(t *testing.T) {
 			answered := make(chan *kmsg.ProduceResponse)
 			req := p.writeTo("t", -1, 0)
 			req.Version = 13
+			req.Topics[0].Partitions[0].Records = protocol.AppendBatch(nil, protocol.BatchParams{
+				BaseTimestamp: time.Now().UnixMilli(), Producer: c.producer,
+			}, []protocol.Record{{Value: []byte("v")}})
 			go func() {
 				resp, err := p.first.answer(context.WithoutCancel(t.Context()), req)
 				if err != nil {

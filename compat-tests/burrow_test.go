@@ -278,7 +278,7 @@ func (w *burrow) mayBeTooOld(t *testing.T, seen *watched) {
 		return nil
 	})
 	if tooOld {
-		missing(t, &harness.MissingError{What: "Burrow", Reason: "the one at hand is older than 1.9.5 and, having read all of __consumer_offsets, " +
+		missing(t, &harness.MissingError{What: "Burrow", Foreign: true, Reason: "the one at hand is older than 1.9.5 and, having read all of __consumer_offsets, " +
 			"cannot decode OffsetCommitValue 4, which Kafka 4 writes; it also asks for ends with ListOffsets 0, which Kafka 4 refuses"})
 	}
 }

@@ -17,6 +17,8 @@ import (
 type MissingError struct {
 	What   string
 	Reason string
+	// Foreign tells that nothing here could have installed it, nowhere.
+	Foreign bool
 }
 
 func (e *MissingError) Error() string { return "missing " + e.What + ": " + e.Reason }

@@ -10,7 +10,7 @@ import (
 func Kminion() (string, error) {
 	path, err := exec.LookPath("kminion")
 	if err != nil {
-		return "", &MissingError{What: "kminion", Reason: "not in the PATH (github.com/redpanda-data/kminion)"}
+		return "", &MissingError{What: "kminion", Foreign: true, Reason: "not in the PATH (github.com/redpanda-data/kminion)"}
 	}
 	return path, nil
 }

@@ -100,8 +100,8 @@ func (b *bench) bulkProduce() error {
 			return err
 		}
 		b.report.table("1. Bulk produce, uncompressed: "+bulk.name, "GB", all)
-		b.report.ratioAim("bulk produce against Kafka, "+bulk.name, all, "gregor", "kafka", 0.5)
-		b.report.ratioAim("bulk produce against the floor, "+bulk.name, all, "gregor", "floor", 1.5)
+		b.report.ratioAim("bulk produce against Kafka, "+bulk.name, all, "gregor", "kafka", (*series).cpuPerGB, 0.5)
+		b.report.ratioAim("bulk produce against the floor, "+bulk.name, all, "gregor", "floor", (*series).cpuPerGB, 1.5)
 	}
 	return nil
 }
@@ -131,7 +131,7 @@ func (b *bench) compressedProduce() error {
 		}
 		b.report.table(fmt.Sprintf("3. Compressed produce: %s, %.1f to 1, batches of %d KiB compressed", name,
 			float64(probe.plainBytes)/float64(probe.wireBytes), probe.batchBytes>>10), "uncompressed GB", all)
-		b.report.ratioAim("compressed produce, "+name, all, "gregor", "kafka", 0.3)
+		b.report.ratioAim("compressed produce, "+name, all, "gregor", "kafka", (*series).cpuPerGB, 0.3)
 	}
 	return nil
 }

@@ -59,12 +59,12 @@ func ratio(s, to *series, of func(*series) spread) string {
 	return fmt.Sprintf("%.2f", of(s).median/of(to).median)
 }
 
-func (r *report) ratioAim(what string, all []*series, of, to string, most float64) {
+func (r *report) ratioAim(what string, all []*series, of, to string, cost func(*series) spread, most float64) {
 	a, b := find(all, of), find(all, to)
 	if a == nil || b == nil {
 		return
 	}
-	r.aim(what, a.cpuPerGB().median/b.cpuPerGB().median, most)
+	r.aim(what, cost(a).median/cost(b).median, most)
 }
 
 // aim notes a ratio that shall not exceed most.

@@ -342,7 +342,7 @@ func (l *lane) applyTopic(d metadata.TopicDelta, at *turn, first bool) {
 			// A log that ought to exist but is not found may be on a
 			// directory that failed: an empty one in its place would lose it.
 			isNew := !first && !hadReplica(d.Old, n, node)
-			if p = l.create(t, n, cfg, isNew); p == nil {
+			if p = l.create(t, n, cfg, at, isNew); p == nil {
 				continue
 			}
 		}
@@ -361,11 +361,12 @@ func hadReplica(t *metadata.Topic, n, broker int32) bool {
 }
 
 // create opens the log of a partition. When that fails the replica is there and
-// answers KAFKA_STORAGE_ERROR. It is nil if its place is in another lane.
-func (l *lane) create(t *metadata.Topic, n int32, effective func() config.TopicConfig, isNew bool) *Partition {
+// answers KAFKA_STORAGE_ERROR. It is nil if its place is, or was in this turn, in another
+// lane.
+func (l *lane) create(t *metadata.Topic, n int32, effective func() config.TopicConfig, at *turn, isNew bool) *Partition {
 	m := l.m
 	tp := storage.TopicPartition{Topic: t.Name, Partition: n}
-	if m.placement.laneOf(tp) != l {
+	if m.placement.laneOf(tp, at.number) != l {
 		return nil
 	}
 	cfg := effective()

@@ -40,6 +40,24 @@ func hang(f *vfs.Faulty, dir string, kind vfs.OpKind, suffix string) (reached <-
 	}
 }
 
+// slowDown makes operations of a kind below a directory take longer than one that does
+// not hang may, until fast is called in synctest's time.
+func slowDown(f *vfs.Faulty, dir string, kind vfs.OpKind) (fast func()) {
+	const long = 2 * hangsAfter * lookEvery
+	f.SetRule(func(op vfs.Op) *vfs.Fault {
+		if op.Kind != kind || !strings.HasPrefix(op.Name, dir+"/") {
+			return nil
+		}
+		done := make(chan struct{})
+		time.AfterFunc(long, func() { close(done) })
+		return &vfs.Fault{Until: done}
+	})
+	return func() {
+		f.SetRule(nil)
+		time.Sleep(long)
+	}
+}
+
 // heard keeps the changes of leadership that were told, by partition.
 type heard struct {
 	mu sync.Mutex
@@ -477,6 +495,7 @@ func laneModel(t *testing.T, rnd *rand.Rand) {
 	topics := map[string]*testTopic{}
 	ids := byte(0)
 	var release func()
+	slow := false
 	apply := func() {
 		var list []testTopic
 		for _, topic := range topics {
@@ -485,8 +504,12 @@ func laneModel(t *testing.T, rnd *rand.Rand) {
 		w.set(list...)
 		for _, topic := range topics {
 			for n := range int32(topic.partitions) {
-				l := w.m.placement.laneOf(storage.TopicPartition{Topic: topic.name, Partition: n})
-				if here := slices.Contains(topic.replicas, 1); here && !l.hangs() || !here && l == nil {
+				l := w.m.placement.laneOf(storage.TopicPartition{Topic: topic.name, Partition: n}, w.m.turns.Load())
+				here, done := slices.Contains(topic.replicas, 1), false
+				if here {
+					done, _ = l.reached(w.m.turns.Load())
+				}
+				if here && (done || !slow && !l.hangs()) || !here && l == nil {
 					checkReplica(t, w, topic, n)
 				}
 			}
@@ -508,11 +531,15 @@ func laneModel(t *testing.T, rnd *rand.Rand) {
 			topic.replicas = [][]int32{{1, 2}, {2, 1}, {2, 3}, {1}}[rnd.IntN(4)]
 		case release != nil:
 			release()
-			release = nil
+			release, slow = nil, false
 			synctest.Wait()
 		default:
-			kind := []vfs.OpKind{vfs.OpMkdir, vfs.OpRename, vfs.OpCreate, vfs.OpWrite}[rnd.IntN(4)]
-			_, release = hang(faulty, d.dirs[rnd.IntN(3)], kind, "")
+			kind, dir := []vfs.OpKind{vfs.OpMkdir, vfs.OpRename, vfs.OpCreate, vfs.OpWrite}[rnd.IntN(4)], d.dirs[rnd.IntN(3)]
+			if slow = rnd.IntN(2) == 0; slow {
+				release = slowDown(faulty, dir, kind)
+			} else {
+				_, release = hang(faulty, dir, kind, "")
+			}
 		}
 		apply()
 	}
@@ -566,11 +593,63 @@ func checkReplica(t *testing.T, w *world, topic *testTopic, n int32) {
 		return
 	}
 	if err != nil {
-		t.Errorf("%s-%d in %s: %v", topic.name, n, w.m.placement.laneOf(storage.TopicPartition{Topic: topic.name, Partition: n}).dir, err)
+		t.Errorf("%s-%d in %s: %v", topic.name, n, w.m.placement.laneOf(storage.TopicPartition{Topic: topic.name, Partition: n}, w.m.turns.Load()).dir, err)
 		return
 	}
 	s := p.Snapshot()
 	if s.Err != nil || p.TopicID() != (storage.TopicID{topic.n}) || int(s.LeaderEpoch) != topic.epoch || s.Leader != topic.replicas[0] {
 		t.Errorf("%s-%d of %d in epoch %d: %v, %+v", topic.name, n, topic.n, topic.epoch, p.TopicID(), s)
 	}
+}
+
+// TestComesToLaneBehind: replicas leave one directory and get their place in another one,
+// which is slow and still at what was before. What metadata said of them then was done
+// where they were: the slow one does not do it again.
+func TestComesToLaneBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		faulty := vfs.NewFaulty(vfs.NewMem(), nil)
+		logs := disk{fs: faulty, dirs: []string{"/a", "/b"}}.open(t)
+		w := newWorld(t, logs)
+		var told heard
+		w.m.OnLeadership(told.listen)
+		w.set()
+		var until []chan struct{} // of what was asked of /b
+		faulty.SetRule(func(op vfs.Op) *vfs.Fault {
+			if op.Kind != vfs.OpMkdir || !strings.HasPrefix(op.Name, "/b/") {
+				return nil
+			}
+			until = append(until, make(chan struct{}))
+			return &vfs.Fault{Until: until[len(until)-1]}
+		})
+		first := testTopic{name: "f", n: 1, partitions: 4, replicas: []int32{1}}
+		deleted := testTopic{name: "g", n: 2, partitions: 1, replicas: []int32{1}}
+		moved := testTopic{name: "h", n: 3, partitions: 2, replicas: []int32{1, 2}}
+		fill := testTopic{name: "i", n: 4, partitions: 6, replicas: []int32{1}}
+		w.set(first, deleted, moved)
+		w.set(first, deleted, moved, fill) // to /a, since /b is known to hang
+		moved.epoch, moved.replicas = 1, []int32{2, 3}
+		w.set(first, moved, fill)
+		close(until[0])
+		synctest.Wait() // until /b, which has made a step, hangs at the next
+		deleted.n = 5
+		moved.epoch, moved.replicas = 2, []int32{2, 1}
+		w.set(first, deleted, moved, fill)
+		faulty.SetRule(nil)
+		close(until[1])
+		for _, name := range []string{"f", "g", "h"} {
+			if err := w.m.AwaitTopic(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if g, h := dirs(logs, "g")[0], dirs(logs, "h")[1]; g != "/b" || h != "/b" {
+			t.Fatal("the test is to have them in the other directory:", g, h)
+		}
+		for name, want := range map[string]string{"g-0/2": "0 leads, 0 deleted", "g-0/5": "0 leads", "h-1/3": "0 leads, 0 deleted"} {
+			if got := told.about(name); got != want {
+				t.Errorf("%s: %s, not %s", name, got, want)
+			}
+		}
+		w.m.Close()
+		closeLogs(t, logs)
+	})
 }

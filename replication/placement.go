@@ -23,15 +23,19 @@ type placement struct {
 
 type place struct {
 	lane *lane
+	// since is the turn in which the place was given. In those before it the replica was
+	// nowhere, or in another lane, which did what they say of it.
+	since int64
 	// left is the turn in which metadata took the replica away, 0 if it is there.
 	left int64
 }
 
-// laneOf is the lane of a partition, nil if it has no place here.
-func (pl *placement) laneOf(tp storage.TopicPartition) *lane {
+// laneOf is the lane of a partition, nil if it has no place here that it was given by a
+// turn.
+func (pl *placement) laneOf(tp storage.TopicPartition, turn int64) *lane {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
-	if p := pl.places[tp.Topic][tp.Partition]; p != nil {
+	if p := pl.places[tp.Topic][tp.Partition]; p != nil && p.since <= turn {
 		return p.lane
 	}
 	return nil
@@ -101,12 +105,17 @@ func (m *Manager) placeTopic(d metadata.TopicDelta, t *turn, first, known bool) 
 		} else {
 			l = m.choose(!first && !hadReplica(d.Old, n, m.opts.NodeID))
 		}
-		if pl.places[tp.Topic] == nil {
-			pl.places[tp.Topic] = map[int32]*place{}
-		}
-		pl.places[tp.Topic][n] = &place{lane: l}
-		l.placed++
+		pl.give(tp, l, t.number)
 	}
+}
+
+// give places a replica. The caller holds mu.
+func (pl *placement) give(tp storage.TopicPartition, l *lane, turn int64) {
+	if pl.places[tp.Topic] == nil {
+		pl.places[tp.Topic] = map[int32]*place{}
+	}
+	pl.places[tp.Topic][tp.Partition] = &place{lane: l, since: turn}
+	l.placed++
 }
 
 // laneAt is the lane of a log directory.

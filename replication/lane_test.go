@@ -653,3 +653,35 @@ func TestComesToLaneBehind(t *testing.T) {
 		closeLogs(t, logs)
 	})
 }
+
+// TestStrayHangs: a start finds the log of a topic that is not there any more, and setting
+// it aside hangs. A topic of that name waits for it.
+func TestStrayHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		faulty := vfs.NewFaulty(vfs.NewMem(), nil)
+		d := disk{fs: faulty, dirs: []string{"/a", "/b"}}
+		logs := d.open(t)
+		w := newWorld(t, logs)
+		topic := topicT
+		topic.partitions = 2
+		w.set(topic)
+		w.m.Close()
+		closeLogs(t, logs)
+
+		logs = d.open(t)
+		w = newWorld(t, logs)
+		_, release := hang(faulty, "/b", vfs.OpRename, "")
+		w.set()
+		topic.n = 2
+		w.set(topic)
+		release()
+		if err := w.m.AwaitTopic(t.Context(), "t"); err != nil {
+			t.Fatal(err)
+		}
+		for n := range int32(2) {
+			produce(t, w.find("t", n), 1)
+		}
+		w.m.Close()
+		closeLogs(t, logs)
+	})
+}

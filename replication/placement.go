@@ -13,7 +13,7 @@ import (
 //
 // A place is kept by a partition's name until the lane has finished the turn in which
 // metadata took the replica away. Who comes back before, whatever its topic id, gets
-// the same one.
+// the same one. The logs that are set aside as strays have places until that is done.
 type placement struct {
 	mu     sync.Mutex
 	places map[string]map[int32]*place
@@ -79,6 +79,21 @@ func (m *Manager) place(t *turn, first bool) {
 		come(true) // so that all that is there counts where the rest goes
 	}
 	come(false)
+	if first {
+		m.placeStrays(t)
+	}
+}
+
+// placeStrays places the logs found at start that metadata has no replica for: their
+// names are taken until the lanes have set them aside. The caller holds placement.mu.
+func (m *Manager) placeStrays(t *turn) {
+	pl := &m.placement
+	for _, log := range m.opts.Logs.Logs() {
+		if tp := log.TopicPartition(); pl.places[tp.Topic][tp.Partition] == nil {
+			pl.give(tp, m.laneAt(log.Dir()), t.number)
+			pl.leave(tp, t.number)
+		}
+	}
 }
 
 // placeTopic places the replicas of a topic that came, or with known only those of

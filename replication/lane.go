@@ -79,7 +79,8 @@ const (
 	// A directory hangs when a lane was at the same step at hangsAfter looks, one
 	// each lookEvery. Looks are counted and not time: a process that was stopped
 	// for a while has a disk that is as good as before. What is wrongly taken to hang,
-	// because its disk is slow, is only not waited for.
+	// because its disk is slow, is only not waited for, and gets no new replicas until
+	// its next step.
 	lookEvery  = 250 * time.Millisecond
 	hangsAfter = 4
 )

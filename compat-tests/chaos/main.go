@@ -115,23 +115,6 @@ func (o options) others() []string {
 	return slices.DeleteFunc(strings.Split(o.clients, ","), func(name string) bool { return name == "franz-go" })
 }
 
-// drivers starts them.
-func (o options) drivers() ([]*harness.Driver, error) {
-	var out []*harness.Driver
-	for _, name := range o.others() {
-		start := map[string]func() (*harness.Driver, error){"java": harness.JavaDriver, "librdkafka": harness.PythonDriver}[name]
-		if start == nil {
-			return out, fmt.Errorf("-clients are franz-go, java and librdkafka, not %q", name)
-		}
-		d, err := start()
-		if err != nil {
-			return out, err
-		}
-		out = append(out, d)
-	}
-	return out, nil
-}
-
 // judge judges again what a run kept. The brokers' disks are gone.
 func judge(o options, out io.Writer) int {
 	f, err := os.Open(o.judge)
@@ -392,6 +375,32 @@ func (c *chaos) disks(brokers []*harness.Broker, keys []history.Key) ([]check.Re
 		out = append(out, r)
 	}
 	return out, nil
+}
+
+// drivers starts them.
+func (c *chaos) drivers() ([]*harness.Standing, error) {
+	var out []*harness.Standing
+	for _, name := range c.others() {
+		start := map[string]func() (*harness.Driver, error){"java": harness.JavaDriver, "librdkafka": harness.PythonDriver}[name]
+		if start == nil {
+			return out, fmt.Errorf("-clients are franz-go, java and librdkafka, not %q", name)
+		}
+		d, err := harness.Stand(start, c.gone)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// gone records that a driver's program ended by itself.
+func (c *chaos) gone(err error, again bool) {
+	how := history.Fail
+	if again {
+		how = history.OK
+	}
+	c.rec.End(c.rec.Begin(history.Op{F: history.Gone, Note: err.Error()}), how, nil)
 }
 
 // load runs the clients through the faults and to the end. Its error is a

@@ -159,6 +159,13 @@ func (d *Driver) Do(ctx context.Context, client, command string, args ...string)
 	return p.lines, nil
 }
 
+// End is why the program ended by itself, nil while it runs.
+func (d *Driver) End() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ended
+}
+
 // Close ends the program, whatever its clients do.
 func (d *Driver) Close() error {
 	_ = d.in.Close()

@@ -17,7 +17,7 @@ while IFS="$(printf '\t')" read -r id client command rest; do
   init) printf '%s\t!\t51\tconcurrent transactions\n' "$id" ;;
   begin) late=$id ;;
   commit) printf '%s\t.\n%s\tmember\tm\t1\n%s\t.\n' "$late" "$id" "$id" ;;
-  drop) exit 3 ;;
+  drop) echo 'a chunk is broken' >&2; exit 3 ;;
   esac
 done`
 

@@ -89,7 +89,7 @@ func Run(ops []history.Op, o Options) *Report {
 	for _, judge := range []func(*analysis){
 		offsets, duplicates, lost, unseen, aborted, precommitted, intermediate,
 		polls, sendOrder, cycles, consumeCounts, lag,
-		watermarks, repeatable, disks, producers, pipes, banks, registers, groups, stuck, metadata, incarnations, served,
+		watermarks, repeatable, disks, producers, pipes, banks, registers, groups, stuck, metadata, incarnations, served, clients,
 	} {
 		judge(a)
 	}

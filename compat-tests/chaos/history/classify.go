@@ -27,6 +27,10 @@ const (
 	Question
 )
 
+// ErrAborted is a client's that aborted what it was asked to commit: it never
+// asked a broker to commit it.
+var ErrAborted = errors.New("the client aborted what it was to commit")
+
 // Classify says what an answer, or the lack of one, means for the operation
 // (reliability notes, section 2.0). It is unknown whatever is not certain.
 func Classify(r Request, err error) Type {
@@ -37,7 +41,7 @@ func Classify(r Request, err error) Type {
 	if err == nil {
 		return OK
 	}
-	if r == Question {
+	if r == Question || errors.Is(err, ErrAborted) {
 		return Fail
 	}
 	var code *kerr.Error

@@ -96,6 +96,7 @@ const (
 	Serving     Kind = "serving"     // clients must be served all the time; Note says in spite of what
 	Nemesis     Kind = "nemesis"     // Note says which fault began or ended
 	Healed      Kind = "healed"      // all faults are over; the broker should recover
+	Gone        Kind = "gone"        // a driver's program ended by itself, as Note says; fail where it was not started again
 )
 
 // Never is the time of something that did not happen.

@@ -49,6 +49,8 @@ func TestClassify(t *testing.T) {
 		{EndCommit, kerr.CoordinatorNotAvailable, Info},
 		{EndCommit, kerr.NotCoordinator, Info},
 		{EndCommit, context.DeadlineExceeded, Info},
+		{EndCommit, ErrAborted, Fail},
+		{EndCommit, errors.Join(ErrAborted, io.EOF), Fail},
 		{EndAbort, nil, Fail},
 		{EndAbort, kerr.ProducerFenced, Fail},
 		{EndAbort, io.EOF, Fail},

@@ -23,8 +23,10 @@ type driven struct {
 	lost bool // it did not answer in time
 }
 
-func (l *life) driven(d *harness.Driver) *driven {
-	return &driven{life: l, d: d, name: strconv.Itoa(l.process)}
+// driven makes a client. It is of no more use once its driver's program ended.
+func (l *life) driven(s *harness.Standing) (*driven, error) {
+	d, err := s.Driver()
+	return &driven{life: l, d: d, name: strconv.Itoa(l.process)}, err
 }
 
 // driverLimit is how long a driver may take for a command: its clients give up
@@ -126,8 +128,11 @@ func (f *driven) producer(id string) error {
 
 // drivenProducer is a client with a producer, of transactions where there is an
 // id.
-func (l *life) drivenProducer(d *harness.Driver, id string) (producer, error) {
-	f := l.driven(d)
+func (l *life) drivenProducer(d *harness.Standing, id string) (producer, error) {
+	f, err := l.driven(d)
+	if err != nil {
+		return nil, err
+	}
 	if err := f.producer(id); err != nil {
 		f.close()
 		return nil, err
@@ -258,9 +263,12 @@ func offsetWords(at map[history.Key]int64) []string {
 }
 
 // assigned reads what it assigns itself, with a driver's client.
-func (r *Run) assigned(d *harness.Driver) func(context.Context, *life) error {
+func (r *Run) assigned(d *harness.Standing) func(context.Context, *life) error {
 	return func(ctx context.Context, l *life) error {
-		f := l.driven(d)
+		f, err := l.driven(d)
+		if err != nil {
+			return err
+		}
 		defer f.close()
 		if err := f.consumer(fmt.Sprintf("reader-%d", l.slot), "", ""); err != nil {
 			return err
@@ -326,9 +334,12 @@ func (f *driven) protocols() (movers, members string) {
 }
 
 // drivenMember is member with a driver's client.
-func (r *Run) drivenMember(d *harness.Driver) func(context.Context, *life) error {
+func (r *Run) drivenMember(d *harness.Standing) func(context.Context, *life) error {
 	return func(ctx context.Context, l *life) error {
-		f := l.driven(d)
+		f, err := l.driven(d)
+		if err != nil {
+			return err
+		}
 		farewell := "close"
 		defer func() { f.leave(farewell) }()
 		_, protocol := f.protocols()
@@ -382,9 +393,12 @@ func (f *driven) consume(m *membership, commit bool) error {
 }
 
 // drivenMover is mover with a driver's clients, a consumer and a producer.
-func (r *Run) drivenMover(d *harness.Driver) func(context.Context, *life) error {
+func (r *Run) drivenMover(d *harness.Standing) func(context.Context, *life) error {
 	return func(ctx context.Context, l *life) error {
-		f := l.driven(d)
+		f, err := l.driven(d)
+		if err != nil {
+			return err
+		}
 		farewell := "close"
 		defer func() { f.leave(farewell) }()
 		if err := f.producer(fmt.Sprintf("mover-%d", l.slot)); err != nil {

@@ -265,7 +265,8 @@ func (r *Run) mover(protocol string) func(context.Context, *life) error {
 		net := &mortal{}
 		l.subscribe(group, pipeIn(protocol))
 		id := fmt.Sprintf("mover-%d", l.slot)
-		opts := append(m.options(pipeIn(protocol), protocol), kgo.Dialer(net.dial), kgo.TransactionalID(id), kgo.TransactionTimeout(r.TxnTimeout))
+		log := &abortLog{}
+		opts := append(m.options(pipeIn(protocol), protocol), kgo.Dialer(net.dial), kgo.TransactionalID(id), kgo.TransactionTimeout(r.TxnTimeout), kgo.WithLogger(log))
 		s, err := kgo.NewGroupTransactSession(r.options(id, opts...)...)
 		if err != nil {
 			return err
@@ -275,7 +276,7 @@ func (r *Run) mover(protocol string) func(context.Context, *life) error {
 			return err
 		}
 		for end := 60 + l.rng.IntN(300); end > 0 && l.pace(ctx); end-- {
-			if err := m.move(ctx, s, pipeOut(protocol)); err != nil {
+			if err := m.move(ctx, s, log, pipeOut(protocol)); err != nil {
 				net.kill()
 				return err
 			}
@@ -290,7 +291,7 @@ func (r *Run) mover(protocol string) func(context.Context, *life) error {
 
 // move is one transaction of a mover; an error says that its client is of no
 // more use.
-func (m *membership) move(ctx context.Context, s *kgo.GroupTransactSession, out string) error {
+func (m *membership) move(ctx context.Context, s *kgo.GroupTransactSession, log *abortLog, out string) error {
 	pctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pollFor)
 	fetches := s.PollRecords(pctx, 60)
 	cancel()
@@ -316,10 +317,13 @@ func (m *membership) move(ctx context.Context, s *kgo.GroupTransactSession, out 
 	if member, generation := s.Client().GroupMetadata(); member == o.Member {
 		o.Generation = max(o.Generation, generation)
 	}
+	if log.took() && committed {
+		committed, endErr = false, history.ErrAborted
+	}
 	switch {
 	case committed && endErr == nil:
 		m.rec.End(o, history.OK, nil)
-	case !commit || endErr == nil:
+	case !commit || endErr == nil || errors.Is(endErr, history.ErrAborted):
 		m.rec.End(o, history.Fail, errors.Join(err, endErr))
 	default:
 		m.rec.End(o, history.Info, endErr)

@@ -25,15 +25,22 @@ type producer interface {
 	close()
 }
 
-// franz is franz-go's producer.
-type franz struct{ *kgo.Client }
+// franz is franz-go's producer, with its log where it is one of transactions.
+type franz struct {
+	*kgo.Client
+	log *abortLog
+}
 
 func (f franz) produce(sends []*history.Sent) []error { return produce(f.Client, sends) }
 func (f franz) begin() error                          { return f.BeginTransaction() }
 func (f franz) close()                                { f.Close() }
 
 func (f franz) end(ctx context.Context, commit bool) error {
-	return f.EndTransaction(ctx, kgo.TransactionEndTry(commit))
+	err := f.EndTransaction(ctx, kgo.TransactionEndTry(commit))
+	if f.log.took() && commit {
+		return errors.Join(history.ErrAborted, err)
+	}
+	return err
 }
 
 // produce sends records and waits for their answers. Where one does not come
@@ -79,7 +86,7 @@ func mops(sends []*history.Sent) []history.Mop {
 
 // sender is an idempotent producer without transactions: a driver's, or
 // franz-go's.
-func (r *Run) sender(d *harness.Driver, topic string) func(context.Context, *life) error {
+func (r *Run) sender(d *harness.Standing, topic string) func(context.Context, *life) error {
 	return func(ctx context.Context, l *life) error {
 		p, err := l.idempotent(d)
 		if err != nil {
@@ -100,13 +107,13 @@ func (r *Run) sender(d *harness.Driver, topic string) func(context.Context, *lif
 }
 
 // idempotent makes a producer without transactions, with a codec of its own.
-func (l *life) idempotent(d *harness.Driver) (producer, error) {
+func (l *life) idempotent(d *harness.Standing) (producer, error) {
 	if d != nil {
 		return l.drivenProducer(d, "")
 	}
 	codecs := []kgo.CompressionCodec{kgo.NoCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression(), kgo.GzipCompression()}
 	cl, err := l.client(fmt.Sprintf("sender-%d", l.slot), kgo.ProducerBatchCompression(codecs[l.rng.IntN(len(codecs))]))
-	return franz{cl}, err
+	return franz{Client: cl}, err
 }
 
 // send is one operation of a sender. Where its records ended differently, each
@@ -137,16 +144,17 @@ func (l *life) send(p producer, sends []*history.Sent) error {
 }
 
 // transactional makes a transactional producer and records the epoch it got.
-func (l *life) transactional(ctx context.Context, id string, more ...kgo.Opt) (*kgo.Client, error) {
-	cl, err := l.client(id, append([]kgo.Opt{kgo.TransactionalID(id), kgo.TransactionTimeout(l.TxnTimeout)}, more...)...)
+func (l *life) transactional(ctx context.Context, id string, more ...kgo.Opt) (franz, error) {
+	log := &abortLog{}
+	cl, err := l.client(id, append([]kgo.Opt{kgo.TransactionalID(id), kgo.TransactionTimeout(l.TxnTimeout), kgo.WithLogger(log)}, more...)...)
 	if err != nil {
-		return nil, err
+		return franz{}, err
 	}
 	if err := l.initPid(ctx, cl, id); err != nil {
 		cl.Close()
-		return nil, err
+		return franz{}, err
 	}
-	return cl, nil
+	return franz{cl, log}, nil
 }
 
 func (l *life) initPid(ctx context.Context, cl *kgo.Client, id string) error {
@@ -252,17 +260,17 @@ func (l *life) someKeys() []history.Key {
 }
 
 // mixed is one transaction of sends and polls.
-func (l *life) mixed(ctx context.Context, cl *kgo.Client, in *reader) error {
+func (l *life) mixed(ctx context.Context, cl franz, in *reader) error {
 	var steps []step
 	for range 1 + l.rng.IntN(4) {
 		if l.rng.IntN(3) == 0 {
 			steps = append(steps, func(o *history.Op) error { return in.poll(ctx, o) })
 		} else {
-			steps = append(steps, l.sendStep(franz{cl}, l.sent(history.Key{Topic: MixTopic, Partition: l.rng.Int32N(mixParts)})))
+			steps = append(steps, l.sendStep(cl, l.sent(history.Key{Topic: MixTopic, Partition: l.rng.Int32N(mixParts)})))
 		}
 	}
 	before := in.positions()
-	t, err := l.txn(ctx, franz{cl}, l.rng.IntN(10) > 0, steps...)
+	t, err := l.txn(ctx, cl, l.rng.IntN(10) > 0, steps...)
 	if err == nil && t == history.Fail {
 		return in.seek(before)
 	}
@@ -271,14 +279,14 @@ func (l *life) mixed(ctx context.Context, cl *kgo.Client, in *reader) error {
 
 // hijack takes a transactional id over with a new client. The old one goes on,
 // as a process of its own, and must not get anything through.
-func (l *life) hijack(ctx context.Context, old *kgo.Client, id string) (*kgo.Client, error) {
+func (l *life) hijack(ctx context.Context, old franz, id string) (franz, error) {
 	defer old.Close()
 	cl, err := l.transactional(ctx, id)
 	if err != nil {
 		return old, err
 	}
 	zombie := l.life(l.slot, l.rng)
-	_, zerr := zombie.txn(ctx, franz{old}, true, zombie.sendStep(franz{old}, l.sent(history.Key{Topic: MixTopic, Partition: l.rng.Int32N(mixParts)})))
+	_, zerr := zombie.txn(ctx, old, true, zombie.sendStep(old, l.sent(history.Key{Topic: MixTopic, Partition: l.rng.Int32N(mixParts)})))
 	op := zombie.op(history.Crash)
 	if zerr != nil {
 		op.Note = zerr.Error()
@@ -289,7 +297,7 @@ func (l *life) hijack(ctx context.Context, old *kgo.Client, id string) (*kgo.Cli
 
 // banker moves amounts between accounts, one transaction for each transfer, with
 // a driver's client or franz-go's.
-func (r *Run) banker(d *harness.Driver) func(context.Context, *life) error {
+func (r *Run) banker(d *harness.Standing) func(context.Context, *life) error {
 	return func(ctx context.Context, l *life) error {
 		p, err := l.transactor(ctx, d, fmt.Sprintf("banker-%d", l.slot))
 		if err != nil {
@@ -312,10 +320,9 @@ func (r *Run) banker(d *harness.Driver) func(context.Context, *life) error {
 
 // transactor makes a transactional producer. Which epoch it got franz-go alone
 // tells.
-func (l *life) transactor(ctx context.Context, d *harness.Driver, id string) (producer, error) {
+func (l *life) transactor(ctx context.Context, d *harness.Standing, id string) (producer, error) {
 	if d != nil {
 		return l.drivenProducer(d, id)
 	}
-	cl, err := l.transactional(ctx, id)
-	return franz{cl}, err
+	return l.transactional(ctx, id)
 }

@@ -45,7 +45,7 @@ type Config struct {
 	// Churn adds the clients of ChurnTopic.
 	Churn bool
 	// Drivers add clients that are not franz-go's.
-	Drivers []*harness.Driver
+	Drivers []*harness.Standing
 	// Logf is told what a person would want to know.
 	Logf func(format string, args ...any)
 }

@@ -2,6 +2,8 @@ package storage
 
 import (
 	"container/heap"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -188,14 +190,14 @@ func (m *Manager) checkpointAll(file string) {
 
 // checkpoint writes one checkpoint file of a directory.
 func (m *Manager) checkpoint(d *logDir, file string) error {
-	logs := m.all()
-	return d.writeCheckpoint(file, func() map[TopicPartition]int64 { return offsetsOf(logs, d, file) })
+	return d.writeCheckpoint(file, func() map[TopicPartition]int64 { return m.offsetsOf(d, file) })
 }
 
-// offsetsOf gathers what a checkpoint file of a directory says.
-func offsetsOf(logs []*Log, d *logDir, file string) map[TopicPartition]int64 {
+// offsetsOf gathers what a checkpoint file of a directory says. Under the directory's ckptMu: who looked at the logs before
+// would leave out one that came since.
+func (m *Manager) offsetsOf(d *logDir, file string) map[TopicPartition]int64 {
 	offsets := map[TopicPartition]int64{}
-	for _, l := range logs {
+	for _, l := range slices.AppendSeq(m.all(), maps.Values(d.incoming)) {
 		// A log removed since must not be written: a new one of its name may be there by now.
 		if l.dir != d || l.removed.Load() {
 			continue

@@ -254,7 +254,7 @@ func (c *cleaner) take(now time.Time, skip map[*Log]bool) (best cleanJob, ok boo
 	defer c.mu.Unlock()
 	dirtiest := 0.0
 	for _, l := range logs {
-		if !l.cfg.Load().Compact || c.busy[l.tp] || skip[l] || l.dir.err() != nil || l.removed.Load() {
+		if !l.cfg.Load().Compact || c.busy[l.tp] || skip[l] || l.dir.err() != nil || l.removed.Load() || l.moving.Load() {
 			continue
 		}
 		if u, bad := c.uncleanable[l]; bad && (u.retry.IsZero() || now.Before(u.retry)) {
@@ -280,12 +280,11 @@ func (c *cleaner) take(now time.Time, skip map[*Log]bool) (best cleanJob, ok boo
 // done notes that everything below end is clean.
 func (c *cleaner) done(job cleanJob, end int64) error {
 	l := job.log
-	logs := c.m.all()
 	return l.dir.writeCheckpoint(cleanerFile, func() map[TopicPartition]int64 {
 		if l.cuts == job.cuts { // else it was truncated since, perhaps to below end
 			l.cleaned.Store(end)
 		}
-		return offsetsOf(logs, l.dir, cleanerFile)
+		return c.m.offsetsOf(l.dir, cleanerFile)
 	})
 }
 

@@ -37,6 +37,8 @@ type logDir struct {
 	ckptMu sync.Mutex
 	// Offsets in the checkpoint files as written last. Guarded by ckptMu.
 	written map[string]map[TopicPartition]int64
+	// incoming are logs that a Move is about to put here: the checkpoints speak of them already. Guarded by ckptMu.
+	incoming map[TopicPartition]*Log
 
 	// changeMu lets one log at a time be made in the directory or taken out of service. It is held over what the disk does
 	// for that, so that a directory that hangs holds up no other.
@@ -231,6 +233,7 @@ func (d *logDir) lower(l *Log, off int64) error {
 	l.start.Store(min(l.start.Load(), off))
 	l.cleaned.Store(min(l.cleaned.Load(), off))
 	l.cuts++
+	l.lowestCut = min(l.lowestCut, off)
 	for _, file := range []string{recoveryPointFile, logStartFile, cleanerFile} {
 		if old, ok := d.written[file][l.tp]; !ok || old <= off {
 			continue

@@ -133,6 +133,13 @@ func (ix *index) resident() int {
 	return cap(ix.buf)
 }
 
+// entries returns a copy of a loaded index.
+func (ix *index) entries() []byte {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	return append([]byte(nil), ix.buf...)
+}
+
 // size is the length in bytes of a loaded index.
 func (ix *index) size() int {
 	ix.mu.RLock()

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"time"
 
@@ -16,7 +17,7 @@ func (m *Manager) newLog(d *logDir, tp TopicPartition, cfg LogConfig) *Log {
 			nudge: m.background.nudge, remove: m.background.remove,
 			lowerCheckpoints: d.lower,
 		},
-		tp: tp, dir: d, path: path.Join(d.path, tp.String()), producers: newProducers(),
+		tp: tp, dir: d, path: path.Join(d.path, tp.String()), producers: newProducers(), lowestCut: math.MaxInt64,
 	}
 	l.id.Store(&TopicID{})
 	l.cfg.Store(&cfg)
@@ -45,6 +46,9 @@ func (l *Log) readID() {
 func (m *Manager) CreateLog(tp TopicPartition, id TopicID, cfg LogConfig) (*Log, error) {
 	m.mu.RLock()
 	d, err := m.emptiestDir()
+	if p := m.dirAt(m.preferred[tp]); p != nil && p.err() == nil {
+		d, err = p, nil
+	}
 	m.mu.RUnlock()
 	if l := m.Log(tp); l != nil {
 		d, err = l.dir, nil
@@ -230,13 +234,7 @@ func (m *Manager) takeOut(tp TopicPartition, suffix string) (taken *Log, to stri
 	if l.dir.err() != nil {
 		return nil, "", nil // nothing may be changed there; the next start finds a log that nobody knows
 	}
-	// As Kafka's: topic-partition.uuid-delete, shortened to what a file name may have.
-	base := tp.String()
-	unique := fmt.Sprintf(".%016x%016x%s", m.opts.Now().UnixNano(), seq, suffix)
-	if len(base)+len(unique) > 255 {
-		base = base[:255-len(unique)]
-	}
-	to = path.Join(l.dir.path, base+unique)
+	to = m.outName(l, suffix, seq)
 	if err := m.opts.FS.Rename(l.path, to); err != nil {
 		return nil, "", l.dir.fail(err)
 	}
@@ -261,6 +259,17 @@ func (m *Manager) release(l *Log) (seq int64, err error) {
 	return m.deleteID, nil
 }
 
+// outName is the name of the directory of a log that is taken out of service. As Kafka's: topic-partition.uuid-delete,
+// shortened to what a file name may have. seq is a number that no other has.
+func (m *Manager) outName(l *Log, suffix string, seq int64) string {
+	base := l.tp.String()
+	unique := fmt.Sprintf(".%016x%016x%s", m.opts.Now().UnixNano(), seq, suffix)
+	if len(base)+len(unique) > 255 {
+		base = base[:255-len(unique)]
+	}
+	return path.Join(l.dir.path, base+unique)
+}
+
 // shut makes the log unusable and closes its files. Whoever works in its directory has ended when it returns, and nobody
 // begins any more.
 func (l *Log) shut() {
@@ -270,6 +279,11 @@ func (l *Log) shut() {
 	defer l.spareMu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.shutLocked()
+}
+
+// shutLocked is shut for who has hk, spareMu and mu.
+func (l *Log) shutLocked() {
 	l.closed = true
 	l.closeActive()
 	if l.spare != nil {

@@ -77,8 +77,11 @@ type Log struct {
 
 	cleaned atomic.Int64 // where the next clean begins; -1: never cleaned. Written under logDir.ckptMu
 	cuts    int64        // how often the log was truncated. logDir.ckptMu
+	// lowestCut is how far down it was truncated since a Move looked, math.MaxInt64 if it was not. logDir.ckptMu
+	lowestCut int64
 
 	removed atomic.Bool // by DeleteLog
+	moving  atomic.Bool // a Move is under way
 
 	shortened bool // found shorter than the checkpointed high watermark when it was loaded
 }

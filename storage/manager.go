@@ -24,6 +24,7 @@ type Manager struct {
 	brokerEpoch atomic.Int64
 	background  background
 	cleaner     *cleaner
+	movePace    movePace
 	// shortened: a log that Open loaded ends below the high watermark that was checkpointed.
 	shortened atomic.Bool
 
@@ -33,7 +34,12 @@ type Manager struct {
 	// no other of that name is made meanwhile, in whichever log directory.
 	changing map[TopicPartition]bool
 	closed   bool
-	deleteID int64 // makes names of deleted directories unique
+	deleteID int64 // makes names of directories unique
+	moves    map[TopicPartition]*Move
+	// preferred are the directories for logs that are not there yet; see Prefer.
+	preferred map[TopicPartition]string
+	// leftovers are directories of copies that the process before did not complete.
+	leftovers map[TopicPartition][]string
 }
 
 // Open locks the directories, reads or writes meta.properties, loads every log, and recovers those of a directory that
@@ -41,7 +47,11 @@ type Manager struct {
 // from the start; if none can be used that is an error.
 func Open(opts Options) (*Manager, error) {
 	opts.setDefaults()
-	m := &Manager{opts: opts, logs: map[TopicPartition]*Log{}, changing: map[TopicPartition]bool{}, inflater: newInflater()}
+	m := &Manager{
+		opts: opts, logs: map[TopicPartition]*Log{}, changing: map[TopicPartition]bool{}, inflater: newInflater(),
+		moves: map[TopicPartition]*Move{}, preferred: map[TopicPartition]string{}, leftovers: map[TopicPartition][]string{},
+	}
+	m.movePace.init()
 	m.cache = &segmentCache{maxOpen: defaultOpenSegments, maxBytes: defaultIndexBytes}
 	m.brokerEpoch.Store(opts.BrokerEpoch)
 	m.background.init(opts.Now())
@@ -49,29 +59,9 @@ func Open(opts Options) (*Manager, error) {
 	if len(opts.Dirs) == 0 {
 		return nil, errors.New("storage: no log directory")
 	}
-	var errs []error
-	for _, name := range opts.Dirs {
-		d, err := openDir(&opts, name)
-		if err == nil {
-			err = m.loadDir(d)
-		}
-		var fatal *fatalError
-		if errors.As(err, &fatal) || errors.Is(err, vfs.ErrLocked) {
-			m.unlock()
-			return nil, err
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("log directory %s: %w", name, err))
-			if d == nil {
-				d = &logDir{fs: opts.FS, path: name, onFail: opts.OnDirFailure, epoch: -1}
-				m.dirs = append(m.dirs, d)
-			}
-			_ = d.fail(err) // collected in errs
-		}
-	}
-	if len(errs) == len(opts.Dirs) {
+	if err := m.openDirs(); err != nil {
 		m.unlock()
-		return nil, errors.Join(errs...)
+		return nil, err
 	}
 	m.noteMissing()
 	if opts.BrokerEpoch == 0 {
@@ -79,6 +69,52 @@ func Open(opts Options) (*Manager, error) {
 		m.brokerEpoch.Store(max(m.PreviousBrokerEpoch(), 0))
 	}
 	return m, nil
+}
+
+// openDirs opens the directories and loads their logs. An error of a directory takes that one offline; what is returned
+// must keep the broker from starting.
+func (m *Manager) openDirs() error {
+	for _, name := range m.opts.Dirs {
+		d, err := openDir(&m.opts, name)
+		var fatal *fatalError
+		if errors.As(err, &fatal) || errors.Is(err, vfs.ErrLocked) {
+			return err
+		}
+		if err != nil {
+			d = &logDir{fs: m.opts.FS, path: name, onFail: m.opts.OnDirFailure, epoch: -1}
+			_ = d.fail(err) // told below
+		}
+		m.dirs = append(m.dirs, d)
+	}
+	entries := map[*logDir][]vfs.Info{}
+	for _, d := range m.dirs {
+		if d.err() != nil {
+			continue
+		}
+		var err error
+		if entries[d], err = d.fs.List(d.path); err != nil {
+			_ = d.fail(err) // told below
+		}
+	}
+	var fatal *fatalError
+	if err := m.settleMoves(entries); errors.As(err, &fatal) {
+		return err
+	}
+	var errs []error
+	for _, d := range m.dirs {
+		if d.err() == nil {
+			if err := m.loadDir(d, entries[d]); err != nil {
+				_ = d.fail(err) // told below
+			}
+		}
+		if err := d.err(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == len(m.dirs) {
+		return errors.Join(errs...)
+	}
+	return nil
 }
 
 // noteMissing looks for logs that were there when the broker stopped and are not any more, which have become as short as a
@@ -107,13 +143,8 @@ func (m *Manager) unlock() {
 	}
 }
 
-// loadDir loads the logs of a directory, several at a time.
-func (m *Manager) loadDir(d *logDir) error {
-	m.dirs = append(m.dirs, d)
-	entries, err := d.fs.List(d.path)
-	if err != nil {
-		return err
-	}
+// loadDir loads the logs that were found in a directory, several at a time.
+func (m *Manager) loadDir(d *logDir, entries []vfs.Info) error {
 	ckpt := map[string]map[TopicPartition]int64{}
 	for _, file := range []string{recoveryPointFile, logStartFile, highWatermarkFile, cleanerFile} {
 		offsets, err := readOffsets(d.fs, path.Join(d.path, file))
@@ -135,15 +166,12 @@ func (m *Manager) loadDir(d *logDir) error {
 		if !e.Dir || !ok {
 			continue
 		}
-		if other := m.logs[tp]; other != nil {
-			return &fatalError{fmt.Errorf("log %s is in %s and in %s", tp, other.dir.path, d.path)}
-		}
 		l := m.newLog(d, tp, m.opts.Defaults)
 		m.logs[tp] = l
 		d.logs++
 		load = append(load, l)
 	}
-	err = parallel(m.opts.RecoveryThreads, load, func(l *Log) error {
+	err := parallel(m.opts.RecoveryThreads, load, func(l *Log) error {
 		l.readID()
 		hw, haveHW := ckpt[highWatermarkFile][l.tp]
 		if !haveHW {

@@ -107,6 +107,12 @@ func newSegment(l *Log, base int64) *segment {
 // name is the path of one of the segment's files.
 func (s *segment) name(suffix string) string { return path.Join(s.dir, fileName(s.base, suffix)) }
 
+// rebase tells that the segment's directory has another name. Nobody may use the segment meanwhile.
+func (s *segment) rebase(dir string) {
+	s.dir = dir
+	s.offsets.path, s.times.path, s.txns.path = s.name(offsetsSuffix), s.name(timesSuffix), s.name(txnSuffix)
+}
+
 // startEmpty makes the segment one without records.
 func (s *segment) startEmpty(now time.Time) {
 	s.offsets.startEmpty()

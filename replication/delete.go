@@ -90,7 +90,7 @@ func (p *Partition) lowMoved() {
 	if len(p.lows) == 0 {
 		return
 	}
-	low := p.log.LogStartOffset()
+	low := p.log.Load().LogStartOffset()
 	for _, r := range p.followers {
 		if p.eligible(r.ID) {
 			low = min(low, r.LogStart)

@@ -10,6 +10,7 @@
 //	waiters.go   parked produces (ProduceWait), parked fetches (Watcher, Watch)
 //	fetcher.go   copies partitions from one leader; follow.go is what that does
 //	             to their logs, transport.go what it needs of the network
+//	moves.go     moves replicas from one log directory to another
 //	insync.go    proposes changes of in-sync sets to the controller
 //	isr.go watermark.go epoch.go
 //	             the rules of replication as pure functions: no clock, no lock
@@ -18,15 +19,17 @@
 //
 // Requests run on their connections' goroutines, and whoever moves a watermark wakes
 // the waiters itself. Of its own the package has, for each log directory, one
-// goroutine that applies metadata while there is some to apply, one for each fetcher
-// and one for the in-sync sets; these two end with Manager.Close. The controller's
+// goroutine that applies metadata while there is some to apply, one for each fetcher,
+// one for the in-sync sets, and one for the replicas that are moved there while any
+// are; the last three end with Manager.Close. The controller's
 // goroutine hands metadata to the lanes and waits for them, but for those whose
 // directory hangs.
 //
 // So a disk that hangs holds up what is done to the partitions on it, and nothing
-// that metadata asks of others: none of these goroutines works on two directories, and
-// what tells the cluster of one that failed takes no lock of a partition. What the lanes need not wait
-// for each other for:
+// that metadata asks of others: none of these goroutines works on two directories (but
+// the one that moves replicas, whose other directory can hold up what else is moved to
+// the same), and what tells the cluster of one that failed takes no lock of a
+// partition. What the lanes need not wait for each other for:
 //
 //   - The order of metadata matters for a partition, and for the partitions that had
 //     its name before; these are in one lane (placement).
@@ -45,6 +48,7 @@
 //	placement.mu     which partitions are in which lane
 //	Manager.mu       which partitions exist
 //	lane.mu          what is wanted of a lane, and how far it is
+//	moves.mu         which replicas are moved
 //	fetchers.mu      which fetcher copies what
 //	fetcher.mu       what it copies, and from where on
 //	Partition.role   who leads, in which epoch; held shared across an append,

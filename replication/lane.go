@@ -453,6 +453,7 @@ func (l *lane) retire(p *Partition, why error) {
 	m := l.m
 	m.hide(p)
 	l.fetchers.unfollow(p)
+	m.moves.endOf(p.TopicPartition())
 	led := p.retire(why)
 	if led {
 		m.tell(LeadershipChange{Partition: p, Epoch: p.LeaderEpoch(), Deleted: true})

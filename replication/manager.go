@@ -75,6 +75,7 @@ type Manager struct {
 	// as for want of file descriptors.
 	unopened atomic.Bool
 
+	moves *moves
 	// stop ends the goroutines of the lanes' inSync.
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -129,6 +130,7 @@ func New(o Options) *Manager {
 		o.Log.Warn().Str("class", class).Msg("replica.selector.class is not known; consumers read from leaders")
 	}
 	m.epoch.Store(Unknown)
+	m.moves = newMoves(m)
 	var ctx context.Context
 	ctx, m.stop = context.WithCancel(context.Background())
 	for n, dir := range o.Logs.DirPaths() {
@@ -141,11 +143,12 @@ func New(o Options) *Manager {
 	return m
 }
 
-// Close ends the fetchers and the changes of in-sync sets, and waits for them.
-// The partitions stay as they are. What metadata asks of a directory that hangs is
+// Close ends the fetchers, the moves between log directories and the changes of
+// in-sync sets, and waits for them. The partitions stay as they are. What metadata asks of a directory that hangs is
 // not waited for: that ends when the directory answers.
 func (m *Manager) Close() {
 	m.stop()
+	m.moves.close()
 	for _, l := range m.lanes {
 		l.fetchers.close()
 	}
@@ -316,6 +319,7 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 	}
 	m.env.leaderThrottle.limit.Store(m.opts.Config.Throttle("leader.replication.throttled.rate"))
 	m.env.followerThrottle.limit.Store(m.opts.Config.Throttle("follower.replication.throttled.rate"))
+	m.opts.Logs.SetMoveRate(m.opts.Config.Throttle("replica.alter.log.dirs.io.max.bytes.per.second"))
 	for _, d := range delta.Topics {
 		if d.New == nil {
 			m.dropHost(d.Old)
@@ -334,6 +338,9 @@ func (m *Manager) Apply(delta *metadata.Delta, img *metadata.Image) {
 		lanes.Go(func() { l.await(t.number) })
 	}
 	lanes.Wait()
+	if first {
+		m.moves.resume()
+	}
 }
 
 // AwaitTopic returns when the replicas of a topic on this broker are what the image
@@ -418,6 +425,7 @@ func (m *Manager) defaultsChanged(delta *metadata.Delta) bool {
 func (m *Manager) DirFailed(dir string) {
 	go func() {
 		m.reportOffline()
+		m.moves.dirFailed(dir)
 		for _, l := range m.lanes {
 			for _, p := range l.all() {
 				if p.dir() == dir {

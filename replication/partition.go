@@ -21,7 +21,9 @@ type Partition struct {
 	index    int32
 	internal bool // a topic of the brokers' own, not for clients to write
 	env      *environment
-	log      *storage.Log // nil if there is none; state.offline says why
+	// log is nil if there is none; state.offline says why. It is replaced under role,
+	// held exclusively, when it is in another directory from then on (relocate).
+	log atomic.Pointer[storage.Log]
 
 	// role guards what metadata decides. It is held shared across appends and
 	// reads, so that none of them straddles a change of leadership or a
@@ -176,10 +178,11 @@ func (p *Partition) usable() (*storage.Log, error) {
 	if s.offline != nil {
 		return nil, fmt.Errorf("%w: %s: %w", kerr.KafkaStorageError, p.TopicPartition(), s.offline)
 	}
-	if err := p.log.Err(); err != nil {
+	log := p.log.Load()
+	if err := log.Err(); err != nil {
 		return nil, err
 	}
-	return p.log, nil
+	return log, nil
 }
 
 // leads returns the log if this broker leads the partition. The caller holds
@@ -316,7 +319,7 @@ func (p *Partition) moved(mark int64) {
 	from := p.watermark.Load()
 	if mark != from {
 		p.watermark.Store(mark)
-		p.log.SetHighWatermark(mark)
+		p.log.Load().SetHighWatermark(mark)
 		p.acks.reached(mark, p.ackError())
 		for _, l := range p.listeners {
 			l.fn(mark)
@@ -381,7 +384,7 @@ func (p *Partition) moveStable() (moved, lags bool) {
 		return false, false
 	}
 	g := &p.progress
-	stable := p.log.LastStableOffset()
+	stable := p.log.Load().LastStableOffset()
 	moved, lags = stable != g.stable, g.stableLags || stable < p.watermark.Load()
 	g.stable, g.stableLags = stable, stable < p.watermark.Load()
 	return moved, lags
@@ -400,8 +403,8 @@ func (p *Partition) watch(n *Watch) {
 		n.credited = g.appended
 	}
 	if n.bound == BoundLastStable {
-		if p.nStable++; p.nStable == 1 && p.log != nil {
-			g.stable = p.log.LastStableOffset()
+		if p.nStable++; p.nStable == 1 && p.log.Load() != nil {
+			g.stable = p.log.Load().LastStableOffset()
 			g.stableLags = g.stable < p.watermark.Load()
 		}
 	}

@@ -118,7 +118,7 @@ func (m *Manager) placeTopic(d metadata.TopicDelta, t *turn, first, known bool) 
 		if log != nil {
 			l = m.laneAt(log.Dir())
 		} else {
-			l = m.choose(!first && !hadReplica(d.Old, n, m.opts.NodeID))
+			l = m.choose(tp, !first && !hadReplica(d.Old, n, m.opts.NodeID))
 		}
 		pl.give(tp, l, t.number)
 	}
@@ -139,16 +139,19 @@ func (m *Manager) laneAt(dir string) *lane {
 	return m.lanes[i] // a log is in one of the directories
 }
 
-// choose is the lane of a replica without a log: the one with the fewest, of those
-// whose directory can be used. A directory that is known to hang is left out where
+// choose is the lane of a replica without a log: the one that was asked for
+// (MoveReplica), else the one with the fewest, of those whose directory can be used. A directory that is known to hang is left out where
 // another can be had. A replica that is not new may be on a directory that is offline,
 // and gets its place there. The caller holds placement.mu.
-func (m *Manager) choose(isNew bool) *lane {
+func (m *Manager) choose(tp storage.TopicPartition, isNew bool) *lane {
 	offline := func(l *lane) bool { return m.opts.Logs.DirErr(l.dir) != nil }
 	if !isNew {
 		if i := slices.IndexFunc(m.lanes, offline); i >= 0 {
 			return m.lanes[i]
 		}
+	}
+	if dir := m.opts.Logs.Preferred(tp); dir != "" && m.opts.Logs.DirErr(dir) == nil {
+		return m.laneAt(dir)
 	}
 	least := func(bad func(*lane) bool) (best *lane) {
 		for _, l := range m.lanes {

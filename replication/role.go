@@ -23,7 +23,8 @@ type assignment struct {
 // newPartition makes the replica that follows from a log; it leads and follows
 // nobody before assign. log is nil when offline tells why there is none.
 func newPartition(env *environment, topic string, id storage.TopicID, index int32, internal bool, log *storage.Log, offline error) *Partition {
-	p := &Partition{topic: topic, id: id, index: index, internal: internal, env: env, log: log}
+	p := &Partition{topic: topic, id: id, index: index, internal: internal, env: env}
+	p.log.Store(log)
 	p.state = state{offline: offline, leader: -1, leaderEpoch: NoEpoch, partitionEpoch: -1}
 	if log != nil {
 		p.logEnd = log.LogEndOffset()
@@ -59,8 +60,8 @@ func (p *Partition) assign(a assignment) (changed bool, err error) {
 		return changed, nil
 	}
 	if p.isLeader() && changed {
-		s.epochStart = p.log.LogEndOffset()
-		if err := p.log.AssignEpoch(s.leaderEpoch, s.epochStart); err != nil {
+		s.epochStart = p.log.Load().LogEndOffset()
+		if err := p.log.Load().AssignEpoch(s.leaderEpoch, s.epochStart); err != nil {
 			s.offline = err
 			p.fail(kerr.KafkaStorageError)
 			return changed, err
@@ -203,7 +204,7 @@ func (p *Partition) tellRole() {
 func (p *Partition) lead(newLeadership bool) {
 	s := &p.state
 	if newLeadership {
-		p.logEnd = p.log.LogEndOffset()
+		p.logEnd = p.log.Load().LogEndOffset()
 		p.progress.restart(p.logEnd)
 	}
 	known := p.followers
@@ -290,16 +291,20 @@ func (p *Partition) followsWhom() (leader, epoch int32, ok bool) {
 
 // dir is the log directory of the replica, "" if it has none.
 func (p *Partition) dir() string {
-	if p.log == nil {
+	log := p.log.Load()
+	if log == nil {
 		return ""
 	}
-	return p.log.Dir()
+	return log.Dir()
 }
 
 // lost reports whether the replica cannot be served because of its log directory. It
 // takes no lock that is held while a disk is waited for: that one directory failed is
 // told while another hangs.
-func (p *Partition) lost() bool { return p.log == nil || p.log.Err() != nil }
+func (p *Partition) lost() bool {
+	log := p.log.Load()
+	return log == nil || log.Err() != nil
+}
 
 // fail tells everybody who waits. The caller holds role.
 func (p *Partition) fail(why error) {

@@ -163,7 +163,8 @@ func Milliseconds(ms int64) time.Duration {
 }
 
 // Throttle returns the bytes per second of a replication throttle
-// (leader.replication.throttled.rate, follower.replication.throttled.rate),
+// (leader.replication.throttled.rate, follower.replication.throttled.rate), or of
+// moves between log directories (replica.alter.log.dirs.io.max.bytes.per.second),
 // math.MaxInt64 while none is set.
 func (v *Values) Throttle(name string) int64 {
 	k := EntityKey("quota-broker", name)

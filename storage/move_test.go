@@ -528,13 +528,12 @@ func TestSlicesOutliveAMove(t *testing.T) {
 	}
 }
 
-// TestMoveBesideAll moves logs to and fro on a real disk while they are appended to, read, truncated, cleaned and swept.
+// TestMoveBesideAll moves logs to and fro while they are appended to, read, truncated, cleaned and swept.
 func TestMoveBesideAll(t *testing.T) {
-	dir := t.TempDir()
 	cfg := DefaultLogConfig()
 	cfg.SegmentBytes, cfg.RetentionBytes, cfg.FileDeleteDelayMs = 20_000, 200_000, 0
 	m, err := Open(Options{
-		Dirs: []string{dir + "/a", dir + "/b"}, NodeID: 1, Defaults: cfg, RetentionCheckInterval: 5 * time.Millisecond,
+		FS: vfs.NewMem(), Dirs: []string{"a", "b"}, NodeID: 1, Defaults: cfg, RetentionCheckInterval: 5 * time.Millisecond,
 		FlushCheckInterval: 5 * time.Millisecond, HighWatermarkInterval: 5 * time.Millisecond, RecoveryCheckpointInterval: 5 * time.Millisecond,
 		Cleaner: CleanerConfig{Backoff: 5 * time.Millisecond},
 	})
@@ -580,9 +579,7 @@ func TestMoveBesideAll(t *testing.T) {
 				return err
 			}
 			l.SetHighWatermark(res.LastOffset + 1)
-			if rng.IntN(10) == 0 {
-				time.Sleep(time.Millisecond)
-			}
+			time.Sleep(100 * time.Microsecond) // else there is always more to copy
 			return nil
 		})
 		use(func(l *Log) error {
@@ -601,9 +598,14 @@ func TestMoveBesideAll(t *testing.T) {
 			}
 			return err
 		})
-		wg.Go(func() { // truncation
-			for ctx.Err() == nil {
-				time.Sleep(7 * time.Millisecond)
+		cut := make(chan struct{}, 1)
+		wg.Go(func() { // truncation, in the midst of each move
+			for {
+				select {
+				case <-cut:
+				case <-ctx.Done():
+					return
+				}
 				role.Lock()
 				err := l.TruncateTo(l.LogEndOffset() - 3)
 				role.Unlock()
@@ -614,9 +616,9 @@ func TestMoveBesideAll(t *testing.T) {
 		})
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				to := dir + "/a"
+				to := "a"
 				if l.Dir() == to {
-					to = dir + "/b"
+					to = "b"
 				}
 				mv, err := m.BeginMove(l, to)
 				if err != nil {
@@ -624,7 +626,13 @@ func TestMoveBesideAll(t *testing.T) {
 					return
 				}
 				mv.leaves = 50_000
-				for {
+				for pieces := 3; ; {
+					mv.pace = func(ctx context.Context, _ int) error {
+						if pieces--; pieces == 0 {
+							cut <- struct{}{}
+						}
+						return ctx.Err()
+					}
 					if err = mv.Copy(ctx); err != nil {
 						break
 					}
@@ -654,7 +662,7 @@ func TestMoveBesideAll(t *testing.T) {
 			}
 		})
 	}
-	for range 40 / fewer {
+	for range 300 / fewer {
 		select {
 		case <-moved:
 		case <-time.After(time.Minute):

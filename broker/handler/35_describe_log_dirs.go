@@ -17,34 +17,42 @@ import (
 //     partitions (cordoned.log.dirs).
 //   - Null topics mean all of them. A directory is listed even if it holds
 //     nothing of what was asked for; one that failed has KAFKA_STORAGE_ERROR.
-//   - No partition is ever on the way to another directory here, so none is a
-//     future one.
+//   - A partition that moves to another directory (AlterReplicaLogDirs) is in
+//     both: in the one that it moves to as a future one, with the offsets that
+//     its copy lags behind.
 func describeLogDirs(b *Broker, r *Request) (kmsg.Response, error) {
 	req := r.Body.(*kmsg.DescribeLogDirsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeLogDirsResponse)
 	byDir := make(map[string][]kmsg.DescribeLogDirsResponseDirTopic)
-	for _, l := range b.askedLogs(req) {
-		p := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
-		p.Partition, p.Size = l.TopicPartition().Partition, l.Size()
-		p.OffsetLag = max(l.HighWatermark()-l.LogEndOffset(), 0)
-		topics := byDir[l.Dir()]
-		if n := len(topics); n == 0 || topics[n-1].Topic != l.TopicPartition().Topic {
+	add := func(dir, topic string, p kmsg.DescribeLogDirsResponseDirTopicPartition) {
+		topics := byDir[dir]
+		if n := len(topics); n == 0 || topics[n-1].Topic != topic {
 			t := kmsg.NewDescribeLogDirsResponseDirTopic()
-			t.Topic = l.TopicPartition().Topic
+			t.Topic = topic
 			topics = append(topics, t)
 		}
 		last := &topics[len(topics)-1]
 		last.Partitions = append(last.Partitions, p)
-		byDir[l.Dir()] = topics
+		byDir[dir] = topics
 	}
-	cordoned := b.Config.List("cordoned.log.dirs")
+	moves := make(map[storage.TopicPartition]storage.MoveInfo)
+	for _, m := range b.Logs.Moves() {
+		moves[m.TopicPartition] = m
+	}
+	for _, l := range b.askedLogs(req) {
+		tp := l.TopicPartition()
+		p := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
+		p.Partition, p.Size = tp.Partition, l.Size()
+		p.OffsetLag = max(l.HighWatermark()-l.LogEndOffset(), 0)
+		add(l.Dir(), tp.Topic, p)
+		if m, ok := moves[tp]; ok && m.Dir != l.Dir() {
+			p.Size, p.OffsetLag, p.IsFuture = m.Size, max(l.LogEndOffset()-m.End, 0), true
+			add(m.Dir, tp.Topic, p)
+		}
+	}
 	for _, dir := range b.Logs.Dirs() {
 		o := kmsg.NewDescribeLogDirsResponseDir()
-		o.Dir = dir.Path
-		if abs, err := filepath.Abs(dir.Path); err == nil {
-			o.Dir = abs
-		}
-		o.IsCordoned = slices.Contains(cordoned, "*") || slices.Contains(cordoned, dir.Path)
+		o.Dir, o.IsCordoned = absolute(dir.Path), b.cordoned(dir.Path)
 		if dir.Err != nil {
 			o.ErrorCode = kerr.KafkaStorageError.Code
 		} else {
@@ -54,6 +62,20 @@ func describeLogDirs(b *Broker, r *Request) (kmsg.Response, error) {
 		resp.Dirs = append(resp.Dirs, o)
 	}
 	return resp, nil
+}
+
+// absolute is how clients name a log directory.
+func absolute(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return dir
+}
+
+// cordoned tells that a log directory takes no more partitions.
+func (b *Broker) cordoned(dir string) bool {
+	cordoned := b.Config.List("cordoned.log.dirs")
+	return slices.Contains(cordoned, "*") || slices.Contains(cordoned, dir)
 }
 
 // askedLogs are the logs of the request, sorted by topic and partition.

@@ -391,6 +391,8 @@ type logsOf = interface {
 	Logs() []*storage.Log
 	Log(tp storage.TopicPartition) *storage.Log
 	Dirs() []storage.DirInfo
+	DirPaths() []string
+	Moves() []storage.MoveInfo
 }
 
 func (failedDir) Dirs() []storage.DirInfo {

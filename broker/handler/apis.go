@@ -76,6 +76,7 @@ func apis() []API {
 		{Key: 31, Min: 1, Max: 3, handle: deleteACLs},
 		{Key: 32, Min: 0, Max: 4, handle: describeConfigs},
 		{Key: 33, Min: 0, Max: 2, handle: alterConfigs},
+		{Key: 34, Min: 1, Max: 2, handle: alterReplicaLogDirs},
 		{Key: 35, Min: 0, Max: 5, handle: describeLogDirs},
 		{Key: 37, Min: 0, Max: 3, handle: createPartitions},
 		{Key: 42, Min: 0, Max: 2, handle: deleteGroups},

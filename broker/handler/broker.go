@@ -125,6 +125,8 @@ type Logs interface {
 	Logs() []*storage.Log
 	Log(tp storage.TopicPartition) *storage.Log
 	Dirs() []storage.DirInfo
+	DirPaths() []string
+	Moves() []storage.MoveInfo
 }
 
 // Feature is one versioned feature of the cluster (KIP-584): the range of

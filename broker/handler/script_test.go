@@ -371,6 +371,12 @@ func where(field string, v any) bool {
 	if epoch, ok := v.(int32); ok && field == "LeaderEpoch" && epoch > 0 || field == "HighWatermark" && n > 0 {
 		return true
 	}
+	if dir, ok := v.(string); ok && strings.HasPrefix(dir, "dir ") {
+		return false // one of several that are told apart
+	}
+	if (field == "Size" || field == "OffsetLag") && n > 0 {
+		return true
+	}
 	return field == "Port" || field == "Dir" || (field == "TotalBytes" || field == "UsableBytes") && n > 0
 }
 
@@ -473,7 +479,8 @@ func inNoOrder(v any) bool {
 	case []kmsg.CreateTopicsResponseTopic, []kmsg.DeleteTopicsResponseTopic, []kmsg.CreatePartitionsResponseTopic,
 		[]kmsg.DescribeConfigsResponseResource, []kmsg.DescribeConfigsResponseResourceConfig,
 		[]kmsg.IncrementalAlterConfigsResponseResource, []kmsg.AlterConfigsResponseResource,
-		[]kmsg.MetadataResponseTopic, []kmsg.DescribeLogDirsResponseDirTopic, []kmsg.DescribeLogDirsResponseDirTopicPartition,
+		[]kmsg.MetadataResponseTopic, []kmsg.DescribeLogDirsResponseDir, []kmsg.DescribeLogDirsResponseDirTopic, []kmsg.DescribeLogDirsResponseDirTopicPartition,
+		[]kmsg.AlterReplicaLogDirsResponseTopic, []kmsg.AlterReplicaLogDirsResponseTopicPartition,
 		[]kmsg.ListConfigResourcesResponseConfigResource, []kmsg.ListGroupsResponseGroup,
 		[]kmsg.DescribeGroupsResponseGroup, []kmsg.ConsumerGroupDescribeResponseGroup, []kmsg.DeleteGroupsResponseGroup,
 		[]kmsg.JoinGroupResponseMember, []kmsg.DescribeGroupsResponseGroupMember, []kmsg.ConsumerGroupDescribeResponseGroupMember,

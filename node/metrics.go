@@ -36,6 +36,7 @@ type clusterCollector struct {
 	partitions func() replication.Stats
 	dirs       func() []storage.DirInfo
 	throttles  func() (asLeader, asFollower replication.ThrottleStats) // nil without partitions
+	moves      func() replication.MoveStats                            // nil without partitions
 	cleaner    func() storage.CleanerStats
 	now        func() time.Time
 	unclean    func() int64
@@ -74,6 +75,12 @@ func (c *clusterCollector) Collect(ch chan<- prometheus.Metric) {
 		asLeader, asFollower := c.throttles()
 		collectThrottle(ch, "leader", asLeader)
 		collectThrottle(ch, "follower", asFollower)
+	}
+	if c.moves != nil {
+		moves := c.moves()
+		gauge("replicas_moving", "Replicas on their way from one log directory of this broker to another.", float64(moves.Moving))
+		ch <- prometheus.MustNewConstMetric(gaugeDesc("replica_moved_bytes_total", "Bytes copied from one log directory of this broker to another."),
+			prometheus.CounterValue, float64(moves.Bytes))
 	}
 	for _, d := range c.dirs() {
 		dir := func(name, help string, value float64) {

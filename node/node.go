@@ -387,7 +387,7 @@ func (n *Node) listenHTTP(ctx context.Context, o Options, server *broker.Metrics
 	}
 	parts := []prometheus.Collector{server, cluster}
 	if n.quorum.broker {
-		cluster.throttles = n.partitions.Throttles
+		cluster.throttles, cluster.moves = n.partitions.Throttles, n.partitions.Moves
 		parts = append(parts, &coordinatorCollector{
 			groups: n.groups, groupEvents: &n.groupEvents, txns: n.txns, txnEvents: &n.txnEvents,
 			markers: n.markers.Pending, verifications: &n.verifications, handedOn: &n.handedOn, producers: n.partitions.ProducerStats,

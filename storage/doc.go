@@ -25,7 +25,9 @@
 //	    00000000000000368769.snapshot           the producers as of offset 368769
 //	    00000000000000000002.next               an empty file that will be a segment; see below
 //	    00000000000000000000.log.deleted        out of service, removed after file.delete.delay.ms
+//	    moved-to, moved-from                    which other directory the log moves to, or came from; only for the end of a move (move.go)
 //	  orders-1.18f0...-delete/                  a deleted partition, removed after file.delete.delay.ms
+//	  orders-2.5c1d...-future/                  a copy of a log that moves here from another directory
 //
 // A .log is a sequence of record batches v2 as protocol describes them, the bytes that the producer sent but for base
 // offset and leader epoch:
@@ -89,6 +91,8 @@
 //     would have the old one's producers.
 //   - A replacement was cut short: .cleaned is removed; .swap is put in the place of the segments that it covers. One that
 //     it does not reach, because all that stays of that segment lies before, is there again as it was, and cleaned again.
+//   - A log was being moved to another directory: its copy is begun anew or removed. If the copy had taken its place, both may
+//     be there, and the files moved-to and moved-from say which one counts (move.go, settle.go).
 //   - An index, snapshot or checkpoint is missing or corrupt: it is rebuilt, at load if it is needed there, else when it is
 //     first used. A missing .txnindex cannot be told from an empty one; therefore a .log goes before its .txnindex does.
 //   - A write, fsync or rename fails, or writes less than it should: the write is undone if the disk lets us, the directory
@@ -108,9 +112,10 @@
 //
 // Lock order; a lock may be taken while those left of it are held:
 //
-//	cleaner.resizing > cleaner.mu > segment.mu; background.tickMu > logDir.changeMu > Manager.mu > Log.hk > Log.spareMu > Log.mu > segment.mu
+//	cleaner.resizing > cleaner.mu > segment.mu; background.tickMu > logDir.changeMu > Log.hk > Log.spareMu > Log.mu > segment.mu
 //	segment.mu > index.mu, txnIndex.mu, metaTimestamp.mu
-//	innermost, holding nothing else: throttle.mu, logDir.ckptMu, Log.tailMu, Log.epochMu, background.mu, segmentCache.mu
+//	Log.hk > logDir.ckptMu > Manager.mu
+//	innermost, holding nothing else: Manager.mu, throttle.mu, movePace.mu, Log.tailMu, Log.epochMu, background.mu, segmentCache.mu
 //
 // Readers work on immutable lists: Log.segs is replaced as a whole, and the end of the log (tail) changes in one step. A
 // reader opens the segment first and looks at the end of the log then, a truncation publishes the new end first and looks

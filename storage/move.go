@@ -613,11 +613,13 @@ func (mv *Move) listSnapshots() (map[int64]bool, error) {
 // readSnapshot reads a snapshot of the log. One that is not there, or being written, is nil.
 func (mv *Move) readSnapshot(off int64) ([]byte, error) {
 	data, err := readFile(mv.log.fs, path.Join(mv.log.path, fileName(off, snapshotSuffix)), 1<<31)
-	if errors.Is(err, errNotExist) || err == nil && newProducers().restore("", data) != nil {
+	switch {
+	case errors.Is(err, errNotExist):
 		return nil, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, mv.source(err)
+	case newProducers().restore("", data) != nil:
+		data = nil
 	}
 	return data, nil
 }
@@ -751,6 +753,7 @@ func (mv *Move) Switch() (*Log, error) {
 		mv.log.dir.changeMu.Unlock()
 		return nil, err
 	}
+	mv.publish()
 	return mv.made, nil
 }
 
@@ -766,7 +769,7 @@ func (mv *Move) switchLog() error {
 	if err := mv.rename(); err != nil {
 		return err
 	}
-	mv.publish()
+	mv.retireOld()
 	return nil
 }
 
@@ -863,7 +866,7 @@ func (mv *Move) rename() error {
 // unmark has the old log claim no more that the new one counts, durably. Under hk.
 func (mv *Move) unmark() error {
 	l := mv.log
-	if !mv.marked || l.removed.Load() || l.dir.err() != nil {
+	if gone := l.removed.Load() || l.dir.err() != nil; gone || !mv.marked {
 		return nil
 	}
 	err := l.fs.Remove(path.Join(l.path, movedToFile))
@@ -877,17 +880,22 @@ func (mv *Move) unmark() error {
 	return nil
 }
 
-// publish takes the new log into service and the old one out of it. Under hk.
-func (mv *Move) publish() {
-	m, l, n := mv.m, mv.log, mv.made
+// retireOld takes the old log out of service. Under hk.
+func (mv *Move) retireOld() {
+	l := mv.log
 	l.spareMu.Lock()
+	defer l.spareMu.Unlock()
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.removed.Store(true)
-	n.producers = l.producers
+	mv.made.producers = l.producers
 	l.producers = newProducers()
 	l.shutLocked()
-	l.mu.Unlock()
-	l.spareMu.Unlock()
+}
+
+// publish takes the new log into service.
+func (mv *Move) publish() {
+	m, l, n := mv.m, mv.log, mv.made
 	m.mu.Lock()
 	m.logs[n.tp] = n
 	l.dir.logs--
@@ -916,7 +924,7 @@ func (mv *Move) Finish() error {
 	l, n, m := mv.log, mv.made, mv.m
 	defer l.dir.changeMu.Unlock() // locked by Switch
 	if l.dir.err() != nil {
-		return nil //nolint:nilerr // nothing may be changed there; the next start finds that it does not count
+		return nil // nothing may be changed there; the next start finds that it does not count
 	}
 	err := l.fs.Rename(l.path, mv.old)
 	if err == nil {
@@ -950,7 +958,7 @@ func (mv *Move) Abandon() error {
 		return err
 	}
 	if mv.to.err() != nil {
-		return nil //nolint:nilerr // nothing may be changed there; the next start removes it
+		return nil // nothing may be changed there; the next start removes it
 	}
 	if err := mv.to.fs.RemoveAll(mv.made.path); err != nil {
 		return mv.to.fail(err)

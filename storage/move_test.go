@@ -131,7 +131,7 @@ func (r *moveRig) restart() error {
 // TestMoveModel moves a log to and fro while anything else happens to it, also in the midst of copying.
 func TestMoveModel(t *testing.T) {
 	moved := 0
-	for seed := range uint64(120 / fewer) {
+	for seed := range uint64(60 / fewer) {
 		r := newMoveRig(seed)
 		if err := r.open(); err != nil {
 			t.Fatal(err)
@@ -164,7 +164,7 @@ func TestMoveModel(t *testing.T) {
 		moved += r.moved
 	}
 	t.Logf("moved %d times", moved)
-	if moved < 200/fewer {
+	if moved < 100/fewer {
 		t.Errorf("moved only %d times", moved)
 	}
 }
@@ -283,7 +283,7 @@ func TestMoveFaults(t *testing.T) {
 	for name, fault := range map[string]vfs.Fault{"EIO": {Err: syscall.EIO}, "ENOSPC": {Err: syscall.ENOSPC, Short: 3}} {
 		t.Run(name, func(t *testing.T) {
 			failed := map[string]int{}
-			for seed := range max(1, uint64(6/fewer)) {
+			for seed := range max(1, uint64(3/fewer)) {
 				for n := 0; ; n += fewer {
 					dir, err := runMoveFault(seed, n, fault)
 					if err != nil {

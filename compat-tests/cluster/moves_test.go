@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // TestMoveBetweenLogDirs: kafka-reassign-partitions.sh moves replicas from one log
@@ -72,7 +73,7 @@ func TestMoveBetweenLogDirs(t *testing.T) {
 		to := other(1, from)
 		plan := fmt.Sprintf(`{"version":1,"partitions":[{"topic":%q,"partition":0,"replicas":[1,2],"log_dirs":[%q,"any"]}]}`, topic, to)
 		out := c.reassignTool(plan, "--execute")
-		if want := fmt.Sprintf("Successfully started log directory move for: %s-0-1", topic); !strings.Contains(out, want) {
+		if want := fmt.Sprintf("Successfully started moving log directory to %s for replica %s-0 with broker 1", to, topic); !strings.Contains(out, want) {
 			t.Errorf("--execute says\n%s\nand not: %s", out, want)
 		}
 		verified(plan, fmt.Sprintf("Reassignment of replica %s-0-1 completed successfully.", topic))
@@ -89,24 +90,35 @@ func TestMoveBetweenLogDirs(t *testing.T) {
 			t.Errorf("was made in %s", dir)
 		}
 
-		// Throttled it takes its time, and can be sent elsewhere meanwhile.
-		from, _ = lies(1, 0)
-		to = other(1, from)
-		l.more(2000)
-		plan = fmt.Sprintf(`{"version":1,"partitions":[{"topic":%q,"partition":0,"replicas":[1,2],"log_dirs":[%q,"any"]}]}`, topic, to)
-		back := fmt.Sprintf(`{"version":1,"partitions":[{"topic":%q,"partition":0,"replicas":[1,2],"log_dirs":[%q,"any"]}]}`, topic, from)
-		c.reassignTool(plan, "--execute", "--replica-alter-log-dirs-throttle", "1")
-		c.reassignTool(back, "--execute", "--additional", "--replica-alter-log-dirs-throttle", "100000000")
-		if dir, future := lies(1, 0); dir != from && future != from {
-			t.Errorf("lies in %s, moves to %q, should be in %s", dir, future, from)
-		}
-		verified(back, fmt.Sprintf("Reassignment of replica %s-0-1 completed successfully.", topic))
-		out = c.reassignTool(back, "--verify")
-		if !strings.Contains(out, "Clearing broker-level throttles") {
-			t.Errorf("--verify says\n%s", out)
-		}
 		l.more(20)
 		l.end()
 		l.judge(l.stored())
+
+		// Throttled it takes its time, and can be cancelled.
+		topic = c.create([][]int32{{1, 2}})
+		cl := c.client(kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.DefaultProduceTopic(topic))
+		for range 80 {
+			if err := cl.ProduceSync(t.Context(), kgo.SliceRecord(make([]byte, 64<<10))).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		from, _ = lies(1, 0)
+		to = other(1, from)
+		plan = fmt.Sprintf(`{"version":1,"partitions":[{"topic":%q,"partition":0,"replicas":[1,2],"log_dirs":[%q,"any"]}]}`, topic, to)
+		c.reassignTool(plan, "--execute", "--replica-alter-log-dirs-throttle", "1")
+		if dir, future := lies(1, 0); dir != from || future != to {
+			t.Errorf("lies in %s, moves to %q, should move from %s to %s", dir, future, from, to)
+		}
+		verified(plan, fmt.Sprintf("Reassignment of replica %s-0-1 is still in progress.", topic))
+		t.Log(c.reassignTool(plan, "--cancel"))
+		if dir, future := lies(1, 0); dir != from || future != "" {
+			t.Errorf("after --cancel: lies in %s, moves to %q, should stay in %s", dir, future, from)
+		}
+		c.reassignTool(plan, "--execute", "--replica-alter-log-dirs-throttle", "100000000")
+		verified(plan, fmt.Sprintf("Reassignment of replica %s-0-1 completed successfully.", topic))
+		out = c.reassignTool(plan, "--verify")
+		if !strings.Contains(out, "Clearing broker-level throttles") {
+			t.Errorf("--verify says\n%s", out)
+		}
 	})
 }

@@ -107,6 +107,7 @@ func TestReplicasMove(t *testing.T) {
 			}
 		})
 	}
+	awaitTrue(t, "the replicas", func() bool { return len(c.dirsOf("t")) == partitions })
 	for range 3 {
 		for n, dir := range c.dirsOf("t") {
 			if err := c.move("t", n, other(dir)); err != nil {
@@ -119,7 +120,8 @@ func TestReplicasMove(t *testing.T) {
 	writers.Wait()
 	for id := range c.nodes {
 		c.await(id, "in sync", func(img *metadata.Image) bool {
-			return !slices.ContainsFunc(img.Topic("t").Partitions, func(p *metadata.Partition) bool { return len(p.ISR) != 2 })
+			topic := img.Topic("t")
+			return topic != nil && !slices.ContainsFunc(topic.Partitions, func(p *metadata.Partition) bool { return len(p.ISR) != 2 })
 		})
 	}
 	awaitTrue(t, "the follower to have all", func() bool {

@@ -21,6 +21,10 @@ import (
 // after the other: so disks are filled side by side, each by one copy at a time.
 // close ends them. A move is in all from the moment it is asked for until nothing is
 // left to do for it; whoever ends it cancels its ctx and, if need be, waits for done.
+//
+// A replica that was moved stays in the lane of the directory that it left until the
+// broker starts again. Should either of the two hang before, the metadata's wishes for
+// what else is in that lane may wait for it.
 type moves struct {
 	m       *Manager
 	ctx     context.Context //nolint:containedctx // ends the goroutines

@@ -93,6 +93,7 @@ func (m *Manager) createIn(d *logDir, tp TopicPartition, id TopicID, cfg LogConf
 		return nil, err
 	}
 	m.logs[tp] = l
+	delete(m.preferred, tp) // it was heeded
 	return l, nil
 }
 

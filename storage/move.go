@@ -163,6 +163,7 @@ func (m *Manager) enterMove(mv *Move) (unique string, err error) {
 		return "", clientErrorf(kerr.KafkaStorageError, "log %s cannot be moved to %s now", tp, mv.to.path)
 	}
 	m.moves[tp] = mv
+	delete(m.preferred, tp) // it is heeded
 	mv.log.moving.Store(true)
 	var id [16]byte
 	_, _ = rand.Read(id[:])                                       // does not fail
@@ -984,10 +985,19 @@ func (mv *Move) close() {
 	mv.copied = nil
 }
 
+// mostPreferred bounds what Prefer remembers: anybody may ask for directories of partitions that never come.
+const mostPreferred = 100_000
+
 // Prefer has a log that is not there be made in a directory, should it be made while the process lives.
 func (m *Manager) Prefer(tp TopicPartition, dir string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for other := range m.preferred {
+		if len(m.preferred) < mostPreferred {
+			break
+		}
+		delete(m.preferred, other)
+	}
 	m.preferred[tp] = dir
 }
 

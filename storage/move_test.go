@@ -676,6 +676,53 @@ func TestMoveBesideAll(t *testing.T) {
 	}
 }
 
+// TestPreferredDirectory: a log is made where it was asked to be, once.
+func TestPreferredDirectory(t *testing.T) {
+	m, err := Open(Options{FS: vfs.NewMem(), Dirs: []string{"a", "b"}, NodeID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	create := func(n int32, want string) *Log {
+		t.Helper()
+		l, err := m.CreateLog(TopicPartition{"t", n}, TopicID{1}, DefaultLogConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Dir() != want {
+			t.Errorf("t-%d is in %s", n, l.Dir())
+		}
+		return l
+	}
+	create(0, "a")
+	tp := TopicPartition{"t", 1}
+	m.Prefer(tp, "a")
+	create(1, "a")
+	if err := m.DeleteLog(tp); err != nil {
+		t.Fatal(err)
+	}
+	l := create(1, "b")
+	m.Prefer(tp, "a")
+	mv, err := m.BeginMove(l, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Preferred(tp); got != "" {
+		t.Errorf("%s is still preferred", got)
+	}
+	if err := mv.Abandon(); err != nil {
+		t.Error(err)
+	}
+	for n := range int32(mostPreferred + 10) {
+		m.Prefer(TopicPartition{"u", n}, "a")
+	}
+	if n := len(m.preferred); n != mostPreferred {
+		t.Errorf("%d directories are remembered", n)
+	}
+	if err := m.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestMovePace: a rate bounds what is copied, takes effect at once, and 0 lets nothing through.
 func TestMovePace(t *testing.T) {
 	var p movePace

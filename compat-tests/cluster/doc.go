@@ -7,6 +7,7 @@
 //	reassign       partitions grow, shrink and move under load, with bounces, with a throttle, and are cancelled
 //	scale          hundreds of topics
 //	logdir         one of two log directories fails
+//	moves          replicas move from one log directory to another
 //	follower       consumers read from the replica in their rack (KIP-392)
 //	roundtrip      a broker is paused or cut off
 //	restart        a rolling restart, a replaced disk, a changed address

@@ -74,6 +74,11 @@ func (ps *producers) checkLowestSequence(p *producer, b protocol.Batch) error {
 	if v == nil || !b.IsTransactional() {
 		return nil
 	}
+	// Where there is something of this epoch in the log, that tells. The network may have kept or repeated a request of a
+	// transaction before, which asks in vain: the producer is past that, and would be refused for good.
+	if p != nil && p.epoch == b.ProducerEpoch() && p.batchesUsed > 0 {
+		return nil
+	}
 	first := b.BaseSequence()
 	if first > v.lowestSeq {
 		return clientErrorf(kerr.OutOfOrderSequenceNumber, "producer %d: sequence %d, but %d came before and is not written", b.ProducerID(), first, v.lowestSeq)

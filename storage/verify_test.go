@@ -192,6 +192,28 @@ func TestBatchesInOrderWhileVerified(t *testing.T) {
 
 // Marker with an epoch that the log has seen: with version 2 it comes late, and
 // must not end the transaction that runs (KIP-1228).
+// The network repeats a request of a transaction that has ended. It asks for a guard in vain, and the
+// producer, which keeps its epoch, goes on with the next transaction.
+func TestRepeatedAfterTheEnd(t *testing.T) {
+	for _, late := range []int32{0, 1} {
+		x := newTxnLog(t)
+		x.begin(txnBatch{id: 7}, false)
+		_, err := x.append(txnBatch{id: 7, seq: 1}, AppendOptions{Verify: true})
+		wantErr(t, err, nil)
+		_, err = x.marker(7, 0, true, 0, 0)
+		wantErr(t, err, nil)
+		if x.guard(txnBatch{id: 7, seq: late}, false) == 0 {
+			t.Fatal("no guard")
+		}
+		// What it overtook is still missed.
+		g := x.guard(txnBatch{id: 7, seq: 3}, false)
+		_, err = x.append(txnBatch{id: 7, seq: 3}, AppendOptions{Verify: true, Guard: g})
+		wantErr(t, err, kerr.OutOfOrderSequenceNumber)
+		x.begin(txnBatch{id: 7, seq: 2}, false)
+		x.unstable(3)
+	}
+}
+
 func TestMarkerWithEqualEpoch(t *testing.T) {
 	x := newTxnLog(t)
 	x.begin(txnBatch{id: 7, epoch: 3}, true)

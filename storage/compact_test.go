@@ -25,9 +25,10 @@ type compactRig struct {
 	opts CleanerConfig
 	now  time.Time
 
-	fs vfs.FS
-	m  *Manager
-	l  *Log
+	fs   vfs.FS
+	dirs []string // default: /data
+	m    *Manager
+	l    *Log
 
 	all  []compactRecord // by offset; control records are not in it
 	end  int64
@@ -72,8 +73,12 @@ func newCompactRig(pick func(int) int) *compactRig {
 }
 
 func (r *compactRig) openOn(fs vfs.FS) error {
+	dirs := r.dirs
+	if dirs == nil {
+		dirs = []string{"/data"}
+	}
 	m, err := Open(Options{
-		FS: fs, Dirs: []string{"/data"}, Log: zerolog.Nop(), Now: func() time.Time { return r.now }, Defaults: r.cfg,
+		FS: fs, Dirs: dirs, Log: zerolog.Nop(), Now: func() time.Time { return r.now }, Defaults: r.cfg,
 		NodeID: 1, Cleaner: r.opts,
 	})
 	if err != nil {

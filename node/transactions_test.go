@@ -49,11 +49,31 @@ func TestTransactionsLikeKafka(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantLines, gotLines := strings.Split(string(want), "\n"), strings.Split(s.text(), "\n")
+	better := betterThanKafka()
 	for i := range max(len(wantLines), len(gotLines)) {
 		w, g := at2(wantLines, i), at2(gotLines, i)
+		if instead, is := better[w]; is {
+			delete(better, w)
+			w = instead
+		}
 		if w != g {
 			t.Errorf("line %d\n kafka:  %s\n gregor: %s", i+1, w, g)
 		}
+	}
+	if len(better) > 0 {
+		t.Errorf("Kafka does not answer so: %v", better)
+	}
+}
+
+// betterThanKafka are the answers in which gregor differs on purpose, by Kafka's. A request that
+// comes after the end of its transaction, as from a network that repeats it, makes Kafka refuse the
+// next transaction of a producer that keeps its epoch, which librdkafka does not survive. Here
+// it changes nothing.
+func betterThanKafka() map[string]string {
+	return map[string]string{
+		`produce v10 "old" P4/0 sequence 2: b-0 OUT_OF_ORDER_SEQUENCE_NUMBER at -1`:                                                          `produce v10 "old" P4/0 sequence 2: b-0 NONE at 3`,
+		`fetch b:0 isolation 0: NONE high watermark 4 last stable 4 aborted [] batches [0:data P4/0 1:data P4/0 2:commit P4/0 3:abort P4/0]`: `fetch b:0 isolation 0: NONE high watermark 5 last stable 5 aborted [] batches [0:data P4/0 1:data P4/0 2:commit P4/0 3:data P4/0 4:abort P4/0]`,
+		`fetch b:0 isolation 1: NONE high watermark 4 last stable 4 aborted [] batches [0:data P4/0 1:data P4/0 2:commit P4/0 3:abort P4/0]`: `fetch b:0 isolation 1: NONE high watermark 5 last stable 5 aborted [P4 from 3] batches [0:data P4/0 1:data P4/0 2:commit P4/0 3:data P4/0 4:abort P4/0]`,
 	}
 }
 

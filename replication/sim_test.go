@@ -536,7 +536,7 @@ func (s *sim) produce(b *simBroker) {
 		return
 	}
 	s.values++
-	value := fmt.Sprintf("value %d", s.values)
+	value := fmt.Sprintf("value %d.", s.values)
 	batch := producerBatch(protocol.BatchParams{BaseTimestamp: s.now.UnixMilli()}, 1+s.rng.IntN(3), value)
 	acks := s.acks
 	if s.acks == -1 && s.rng.IntN(4) == 0 {
@@ -932,7 +932,8 @@ func (s *sim) content(b *simBroker, p *Partition) map[int64]simBatch {
 	return have
 }
 
-// holds reports whether a value is in the batch that ends with an offset.
+// holds reports whether a value is in the batch that ends with an offset. No value is
+// the beginning of another one.
 func holds(have map[int64]simBatch, last int64, value string) bool {
 	for _, g := range have {
 		if g.last == last && strings.Contains(g.bytes, value) {

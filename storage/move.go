@@ -37,13 +37,13 @@ import (
 //
 //  1. the copy is complete and durable, under the name -future         a start finds the old log; the copy is removed
 //  2. rename -future to the log's name, SyncDir                        from here on the new log counts: the old one says so
-//  3. rename the old log's directory to -delete, SyncDir               a start finds the new log
-//  4. remove moved-from
+//  3. remove moved-from, SyncDir                                       a start finds the new log without asking the old one's
+//  4. rename the old log's directory to -delete, SyncDir               there is one
 //
 // If 2 fails, nobody knows which name the disk has. The old log then goes on, but not before its moved-to is gone, durably:
-// so the new log loses at the next start, which knows by moved-from that it is no log of its own. If 3 fails, the old
-// directory is offline, and its log loses whenever it comes back. A log with moved-to whose new directory cannot be
-// looked into is left alone: it may be out of date (settleMoves).
+// so the new log loses at the next start, which knows by moved-from that it is no log of its own. If 4 fails, the old
+// directory is offline, and its log loses whenever it comes back. A log with moved-to or moved-from, where the directory
+// that it names cannot be looked into, is left alone: it may be out of date (settleMoves).
 //
 // What recovery must know of the new log before it recovers it, namely below which offset gaps are the cleaner's work, is in
 // the checkpoints of the new directory before 2.
@@ -68,6 +68,7 @@ type Move struct {
 	snapshots map[int64]bool   // those that the copy has
 	epochs    []EpochStart     // as written to the copy
 	marked    bool             // what does not change is written: topic id, moved-from, moved-to
+	marking   bool             // moved-to may be there
 	announced bool             // the checkpoints of the new directory are right for the copy
 	buf       []byte
 	leaves    int64                                  // what Copy may leave to Switch
@@ -127,7 +128,7 @@ func (m *Manager) BeginMove(l *Log, dir string) (*Move, error) {
 	if err := d.err(); err != nil {
 		return nil, err
 	}
-	mv := &Move{m: m, log: l, to: d, snapshots: map[int64]bool{}, leaves: copyLeaves, limit: switchCopies, pace: m.movePace.wait, buf: make([]byte, moveChunk)}
+	mv := &Move{m: m, log: l, to: d, snapshots: map[int64]bool{}, leaves: copyLeaves, limit: switchCopies, pace: m.movePace.wait}
 	mv.made = m.newLog(d, l.tp, l.Config())
 	unique, err := m.enterMove(mv)
 	if err != nil {
@@ -456,6 +457,9 @@ func (mv *Move) copySegment(c *copiedSegment, size int64, pace func(n int) error
 		return mv.source(err)
 	}
 	defer h.release()
+	if mv.buf == nil {
+		mv.buf = make([]byte, moveChunk) // not before: thousands of moves may wait for their turn
+	}
 	for c.bytes < size {
 		n := int(min(size-c.bytes, int64(len(mv.buf))))
 		if err := pace(n); err != nil {
@@ -509,7 +513,7 @@ func (mv *Move) source(err error) error {
 	case mv.log.removed.Load():
 		return errSuperseded
 	}
-	return mv.log.dir.failOpen(err)
+	return mv.log.lookupError(err)
 }
 
 // complete makes the copy of a sealed segment whole and durable: i is its place in the log.
@@ -651,6 +655,11 @@ func (mv *Move) ready() error {
 		if err := target(writeMark(n.fs, path.Join(n.path, movedFromFile), mv.log.dir.id)); err != nil {
 			return err
 		}
+		// What the move that brought the log here left must not speak against it, should this one fail.
+		if err := n.fs.Remove(path.Join(mv.log.path, movedFromFile)); err != nil && !errors.Is(err, errNotExist) {
+			return mv.source(err)
+		}
+		mv.marking = true
 		if err := writeMark(n.fs, path.Join(mv.log.path, movedToFile), mv.to.id); vfs.NoSpace(err) {
 			return err // a log may well be moved because its disk is full
 		} else if err != nil {
@@ -867,17 +876,17 @@ func (mv *Move) rename() error {
 // unmark has the old log claim no more that the new one counts, durably. Under hk.
 func (mv *Move) unmark() error {
 	l := mv.log
-	if gone := l.removed.Load() || l.dir.err() != nil; gone || !mv.marked {
+	if gone := l.removed.Load() || l.dir.err() != nil; gone || !mv.marking {
 		return nil
 	}
 	err := l.fs.Remove(path.Join(l.path, movedToFile))
-	if err == nil {
+	if err == nil || errors.Is(err, errNotExist) {
 		err = l.fs.SyncDir(l.path)
 	}
-	if err != nil && !errors.Is(err, errNotExist) {
+	if err != nil {
 		return l.dir.fail(err)
 	}
-	mv.marked = false
+	mv.marked, mv.marking = false, false
 	return nil
 }
 
@@ -922,11 +931,16 @@ func (mv *Move) dismiss() {
 // Finish takes the old log's directory away, after Switch. An error has taken a directory offline; the log is in its new
 // place all the same. It must be called.
 func (mv *Move) Finish() error {
-	l, n, m := mv.log, mv.made, mv.m
-	defer l.dir.changeMu.Unlock() // locked by Switch
-	if l.dir.err() != nil {
-		return nil // nothing may be changed there; the next start finds that it does not count
+	defer mv.log.dir.changeMu.Unlock() // locked by Switch
+	err := mv.settled()
+	if mv.log.dir.err() != nil {
+		return err // nothing may be changed there; the next start finds that it does not count
 	}
+	return errors.Join(err, mv.clearOld())
+}
+
+func (mv *Move) clearOld() error {
+	l, m := mv.log, mv.m
 	err := l.fs.Rename(l.path, mv.old)
 	if err == nil {
 		err = l.fs.SyncDir(l.dir.path)
@@ -934,14 +948,23 @@ func (mv *Move) Finish() error {
 	if err != nil {
 		return l.dir.fail(err)
 	}
-	m.background.remove(mv.old, m.opts.Now().Add(time.Duration(n.Config().FileDeleteDelayMs)*time.Millisecond))
+	m.background.remove(mv.old, m.opts.Now().Add(time.Duration(mv.made.Config().FileDeleteDelayMs)*time.Millisecond))
+	return nil
+}
+
+// settled has the new log say no more where it came from, durably: the old log says itself that it does not count.
+func (mv *Move) settled() error {
+	n := mv.made
 	n.hk.Lock()
 	defer n.hk.Unlock()
 	if n.alive() != nil {
 		return nil
 	}
-	n.dirUnsynced = true
-	if err := n.fs.Remove(path.Join(n.path, movedFromFile)); err != nil && !errors.Is(err, errNotExist) {
+	err := n.fs.Remove(path.Join(n.path, movedFromFile))
+	if err == nil || errors.Is(err, errNotExist) {
+		err = n.fs.SyncDir(n.path)
+	}
+	if err != nil {
 		return n.dir.fail(err)
 	}
 	return nil
@@ -968,8 +991,14 @@ func (mv *Move) Abandon() error {
 }
 
 // Leave ends a move that was not switched because the broker ends. Its directory stays, so that the next start knows of it.
+// The old log says no more that the new one may count: the next start uses it whatever became of the new directory.
 func (mv *Move) Leave() {
 	mv.close()
+	if mv.marking { // else nobody need wait for hk
+		mv.log.hk.Lock()
+		_ = mv.unmark() // an error has taken the directory offline
+		mv.log.hk.Unlock()
+	}
 	mv.dismiss()
 	mv.leave()
 }
@@ -1079,7 +1108,11 @@ func (m *Manager) Leftovers() map[TopicPartition]string {
 	defer m.mu.RUnlock()
 	out := map[TopicPartition]string{}
 	for tp, names := range m.leftovers {
-		out[tp] = path.Dir(names[0])
+		for _, d := range m.dirs {
+			if path.Clean(d.path) == path.Dir(names[0]) {
+				out[tp] = d.path // as it is configured: with a slash at its end, say
+			}
+		}
 	}
 	return out
 }

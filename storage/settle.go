@@ -41,7 +41,7 @@ func (m *Manager) settleMoves(entries map[*logDir][]vfs.Info) error {
 		if err != nil {
 			return err
 		}
-		if h.movedTo != "" {
+		if h.movedTo != "" || h.movedFrom != "" {
 			m.judgeAlone(tp, h, entries)
 		}
 	}
@@ -54,8 +54,9 @@ func (m *Manager) oneHome(tp TopicPartition, found []logHome, entries map[*logDi
 	if found = slices.DeleteFunc(found, func(h logHome) bool { return !usable(h) }); len(found) == 0 {
 		return logHome{}, nil
 	}
+	several := len(found) > 1
 	for i := range found {
-		if len(found) > 1 {
+		if several || m.anyOffline() { // else it does not matter
 			found[i].movedFrom = m.readMark(found[i].dir, tp, movedFromFile)
 		}
 	}
@@ -72,6 +73,10 @@ func (m *Manager) oneHome(tp TopicPartition, found []logHome, entries map[*logDi
 		m.opts.Log.Info().Stringer("log", tp).Str("from", found[loser].dir.path).Str("to", found[1-loser].dir.path).
 			Msg("a log that was moved when the broker ended has one place again")
 		m.setAside(tp, found[loser].dir, entries)
+		if w := &found[1-loser]; w.movedFrom == found[loser].dir.id.String() {
+			m.removeMark(tp, w.dir, movedFromFile)
+			w.movedFrom = "" // it has done its work, even if that directory failed just now
+		}
 		found = slices.Delete(found, loser, loser+1)
 	}
 	return found[0], nil
@@ -110,23 +115,43 @@ func leaveOut(tp TopicPartition, d *logDir, entries map[*logDir][]vfs.Info) {
 }
 
 // judgeAlone decides on the only log of its name that says that it was moved. If the directory that it names can be looked
-// into, the move did not happen. If not, it may have: then the log is as good as lost with that directory, and left alone.
+// into, the move did not happen, or is over. If not, the log there may be the one that counts: then it is as good as lost
+// with that directory, and this one left alone, under a name that no other gets.
 func (m *Manager) judgeAlone(tp TopicPartition, h logHome, entries map[*logDir][]vfs.Info) {
-	there := func(d *logDir) bool { return d.err() == nil && d.id.String() == h.movedTo }
-	offline := func(d *logDir) bool { return d.err() != nil }
-	if !slices.ContainsFunc(m.dirs, there) && slices.ContainsFunc(m.dirs, offline) {
-		m.opts.Log.Error().Stringer("log", tp).Str("dir", h.dir.path).Str("directory_id", h.movedTo).
-			Msg("a log was being moved to a directory that cannot be used: it may be out of date and is not used")
+	if !m.lookedInto(h.movedTo) || !m.lookedInto(h.movedFrom) {
+		m.opts.Log.Error().Stringer("log", tp).Str("dir", h.dir.path).Str("directory_id", max(h.movedTo, h.movedFrom)).
+			Msg("a log was being moved to or from a directory that cannot be used: it may be out of date and is not used")
 		leaveOut(tp, h.dir, entries)
+		m.changing[tp] = true
 		return
 	}
-	home := path.Join(h.dir.path, tp.String())
-	err := h.dir.fs.Remove(path.Join(home, movedToFile))
+	if h.movedTo != "" {
+		m.removeMark(tp, h.dir, movedToFile)
+	}
+	if h.movedFrom != "" {
+		m.removeMark(tp, h.dir, movedFromFile)
+	}
+}
+
+// lookedInto says whether all is known of a directory that a mark names. One that is none of ours does not matter.
+func (m *Manager) lookedInto(id string) bool {
+	there := func(d *logDir) bool { return d.err() == nil && d.id.String() == id }
+	return id == "" || slices.ContainsFunc(m.dirs, there) || !m.anyOffline()
+}
+
+func (m *Manager) anyOffline() bool {
+	return slices.ContainsFunc(m.dirs, func(d *logDir) bool { return d.err() != nil })
+}
+
+// removeMark removes a mark of a Move durably. If it cannot, the directory is offline: the caller loads nothing from it then.
+func (m *Manager) removeMark(tp TopicPartition, d *logDir, file string) {
+	home := path.Join(d.path, tp.String())
+	err := d.fs.Remove(path.Join(home, file))
 	if err == nil {
-		err = h.dir.fs.SyncDir(home)
+		err = d.fs.SyncDir(home)
 	}
 	if err != nil {
-		_ = h.dir.fail(err) // the caller loads nothing from it then
+		_ = d.fail(err) // told by openDirs
 	}
 }
 

@@ -28,7 +28,20 @@ func writeFileAtomic(fs vfs.FS, name string, data []byte) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := fs.Rename(tmp, name); err != nil {
+	return renameDurably(fs, tmp, name)
+}
+
+// renameDurably renames a file or a directory within its directory. After an error nobody knows which name the disk has.
+func renameDurably(fs vfs.FS, from, to string) error {
+	if err := fs.Rename(from, to); err != nil {
+		return err
+	}
+	return fs.SyncDir(path.Dir(to))
+}
+
+// removeDurably removes a file, which may be gone already.
+func removeDurably(fs vfs.FS, name string) error {
+	if err := fs.Remove(name); err != nil && !errors.Is(err, errNotExist) {
 		return err
 	}
 	return fs.SyncDir(path.Dir(name))

@@ -851,11 +851,7 @@ func (mv *Move) handOver() error {
 func (mv *Move) rename() error {
 	n := mv.made
 	home := path.Join(mv.to.path, n.tp.String())
-	err := n.fs.Rename(n.path, home)
-	if err == nil {
-		err = n.fs.SyncDir(mv.to.path)
-	}
-	if err != nil {
+	if err := renameDurably(n.fs, n.path, home); err != nil {
 		err = mv.to.fail(err)
 		if merr := mv.unmark(); merr != nil {
 			return merr
@@ -879,11 +875,7 @@ func (mv *Move) unmark() error {
 	if gone := l.removed.Load() || l.dir.err() != nil; gone || !mv.marking {
 		return nil
 	}
-	err := l.fs.Remove(path.Join(l.path, movedToFile))
-	if err == nil || errors.Is(err, errNotExist) {
-		err = l.fs.SyncDir(l.path)
-	}
-	if err != nil {
+	if err := removeDurably(l.fs, path.Join(l.path, movedToFile)); err != nil {
 		return l.dir.fail(err)
 	}
 	mv.marked, mv.marking = false, false
@@ -941,11 +933,7 @@ func (mv *Move) Finish() error {
 
 func (mv *Move) clearOld() error {
 	l, m := mv.log, mv.m
-	err := l.fs.Rename(l.path, mv.old)
-	if err == nil {
-		err = l.fs.SyncDir(l.dir.path)
-	}
-	if err != nil {
+	if err := renameDurably(l.fs, l.path, mv.old); err != nil {
 		return l.dir.fail(err)
 	}
 	m.background.remove(mv.old, m.opts.Now().Add(time.Duration(mv.made.Config().FileDeleteDelayMs)*time.Millisecond))
@@ -960,11 +948,7 @@ func (mv *Move) settled() error {
 	if n.alive() != nil {
 		return nil
 	}
-	err := n.fs.Remove(path.Join(n.path, movedFromFile))
-	if err == nil || errors.Is(err, errNotExist) {
-		err = n.fs.SyncDir(n.path)
-	}
-	if err != nil {
+	if err := removeDurably(n.fs, path.Join(n.path, movedFromFile)); err != nil {
 		return n.dir.fail(err)
 	}
 	return nil

@@ -99,11 +99,7 @@ func (h logHome) loses(other logHome) bool {
 func (m *Manager) setAside(tp TopicPartition, d *logDir, entries map[*logDir][]vfs.Info) {
 	m.deleteID++
 	to := m.outName(&Log{tp: tp, dir: d}, deleteDirSuffix, m.deleteID)
-	err := d.fs.Rename(path.Join(d.path, tp.String()), to)
-	if err == nil {
-		err = d.fs.SyncDir(d.path)
-	}
-	if err != nil {
+	if err := renameDurably(d.fs, path.Join(d.path, tp.String()), to); err != nil {
 		_ = d.fail(err) // the caller loads nothing from it then
 	}
 	m.background.remove(to, m.opts.Now().Add(time.Duration(m.opts.Defaults.FileDeleteDelayMs)*time.Millisecond))
@@ -145,12 +141,7 @@ func (m *Manager) anyOffline() bool {
 
 // removeMark removes a mark of a Move durably. If it cannot, the directory is offline: the caller loads nothing from it then.
 func (m *Manager) removeMark(tp TopicPartition, d *logDir, file string) {
-	home := path.Join(d.path, tp.String())
-	err := d.fs.Remove(path.Join(home, file))
-	if err == nil {
-		err = d.fs.SyncDir(home)
-	}
-	if err != nil {
+	if err := removeDurably(d.fs, path.Join(d.path, tp.String(), file)); err != nil {
 		_ = d.fail(err) // told by openDirs
 	}
 }
